@@ -1,0 +1,1 @@
+"""What differs between one process on SQLite and many replicas on PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Start-up concerns: configuration and logging. Imported by ``main`` and the command line only."""

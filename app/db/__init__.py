@@ -1,0 +1,1 @@
+"""Engines, the two doors to the database, and migrations."""

@@ -1,0 +1,1 @@
+"""Alembic's environment, kept inside the package so that the program migrates itself."""

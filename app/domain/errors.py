@@ -1,0 +1,127 @@
+"""What can be refused, and why: one tree.
+
+::
+
+    SchedulerError
+    ├── NotFoundError
+    │   ├── JobNotFoundError
+    │   └── ExecutionNotFoundError
+    ├── ConflictError
+    │   ├── JobExistsError
+    │   └── IdempotencyKeyReusedError
+    ├── InvalidError
+    │   ├── InvalidScheduleError
+    │   └── InvalidJobError
+    └── UnavailableError
+        ├── StorageUnavailableError
+        ├── StorageInUseError
+        └── ShuttingDownError
+
+Every leaf has a stable ``code``. ``str(error)`` is one sentence that a person can act on and that
+never repeats the input, which may hold secrets. Only ``api/errors.py`` knows HTTP statuses.
+"""
+
+from typing import ClassVar
+
+
+class SchedulerError(Exception):
+    """Base of everything this program refuses on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+class NotFoundError(SchedulerError):
+    """What was asked for does not exist."""
+
+    code = "not_found"
+
+
+class JobNotFoundError(NotFoundError):
+    """No job has this id."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job {job_id} not found")
+        self.job_id = job_id
+
+
+class ExecutionNotFoundError(NotFoundError):
+    """No execution has this id."""
+
+    code = "execution_not_found"
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(f"Execution {execution_id} not found")
+
+
+class ConflictError(SchedulerError):
+    """The change contradicts what is stored."""
+
+    code = "conflict"
+
+
+class JobExistsError(ConflictError):
+    """A job with this id exists and replacing it was not asked for."""
+
+    code = "job_exists"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"Job {job_id} already exists; "
+            "send replace_existing=true to replace it, or choose another job_id"
+        )
+
+
+class IdempotencyKeyReusedError(ConflictError):
+    """An Idempotency-Key came back with another request."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used for a different request in the last 24 hours; "
+            "use a new key for a new request"
+        )
+
+
+class InvalidError(SchedulerError):
+    """Well-formed, but it cannot be done."""
+
+    code = "invalid"
+
+
+class InvalidScheduleError(InvalidError):
+    """The schedule is missing, malformed or never fires."""
+
+    code = "invalid_schedule"
+
+
+class InvalidJobError(InvalidError):
+    """Another part of the definition cannot work."""
+
+    code = "invalid_job"
+
+
+class UnavailableError(SchedulerError):
+    """Right now it cannot be done; the same request may succeed later. Nothing was stored."""
+
+    code = "unavailable"
+
+
+class StorageUnavailableError(UnavailableError):
+    """The database did not take the change, or cannot be read."""
+
+    code = "storage_unavailable"
+
+
+class StorageInUseError(UnavailableError):
+    """Another process owns the data directory."""
+
+    code = "storage_in_use"
+
+
+class ShuttingDownError(UnavailableError):
+    """The service is stopping and takes no more changes."""
+
+    code = "shutting_down"

@@ -1,0 +1,38 @@
+"""What happened, once it is committed. Events describe facts; subscribers may lose them, the ledger not."""
+
+from dataclasses import dataclass
+
+from app.domain.execution import ExecutionStatus, Reason
+from app.domain.ids import ExecutionId, JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobChanged:
+    """A job was created, edited, paused, resumed, triggered or deleted: read it again."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionsQueued:
+    """``count`` executions wait for a worker."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionEnded:
+    """An execution reached its final state, or ``retrying`` (then another attempt follows)."""
+
+    execution_id: ExecutionId
+    job_id: JobId
+    status: ExecutionStatus
+    reason: Reason | None
+    http_status: int | None
+    attempts: int
+    lateness_ms: int
+    duration_ms: int
+    error: str | None
+
+
+Event = JobChanged | ExecutionsQueued | ExecutionEnded

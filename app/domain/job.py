@@ -1,0 +1,83 @@
+"""A job: a stored definition, its schedule's state, and what it calls."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from app.domain.ids import JobId
+from app.domain.policies import RetryPolicy, RunPolicy
+from app.domain.schedule import Schedule
+
+
+class JobState(StrEnum):
+    """Where a job is in its life.
+
+    ``active ⇄ paused``; ``active → finished`` when its schedule has no further instant;
+    ``→ broken`` when it cannot be read or computes nonsense, ``→ active`` by an edit;
+    ``→ deleted`` leaves a tombstone that a new job of the same id revives.
+    """
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    BROKEN = "broken"
+    DELETED = "deleted"
+
+
+class BodyType(StrEnum):
+    """How a body is put on the wire."""
+
+    JSON = "json"
+    FORM = "form"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpTarget:
+    """One HTTP call.
+
+    ``url`` goes out byte for byte. ``body_json`` is the body as JSON text (None: no body), whatever
+    ``body_type`` makes of it; it is sent for POST, PUT and PATCH only.
+    ``headers`` keep the user's order and spelling. ``success_statuses`` beyond 2xx do not exist.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body_json: str | None = None
+    body_type: BodyType = BodyType.JSON
+    follow_redirects: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDefinition:
+    """What a user asked for; replaced as a whole by an edit."""
+
+    name: str
+    schedule: Schedule
+    target: HttpTarget
+    timeout: timedelta
+    retry: RetryPolicy
+    policy: RunPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A stored job.
+
+    ``revision`` grows with every change of definition or state. ``anchor`` is when the schedule was
+    set: the first instant lies after it. ``clock_epoch`` tells apart the due instants of a re-created
+    job from those of its predecessor. ``execution_count`` counts executions that started.
+    """
+
+    id: JobId
+    revision: int
+    definition: JobDefinition
+    state: JobState
+    state_reason: str | None
+    anchor: datetime
+    clock_epoch: int
+    next_run_time: datetime | None
+    execution_count: int
+    created_at: datetime
+    updated_at: datetime

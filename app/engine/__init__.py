@@ -1,0 +1,1 @@
+"""The pipeline from due instant to recorded outcome, one file per station."""

@@ -1,0 +1,1 @@
+"""All SQL: synchronous functions that take a connection first and never commit."""

@@ -1,0 +1,1 @@
+"""The wire: Pydantic models of the public API, and the mapping between them and the domain."""

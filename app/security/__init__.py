@@ -1,0 +1,1 @@
+"""Egress policy: which addresses this service may call."""

@@ -1,0 +1,1 @@
+"""Use cases: domain objects in and out, one unit of work each."""
