@@ -1,4 +1,4 @@
-"""What happened, once it is committed. Events describe facts; subscribers may lose them, the ledger not."""
+"""What happened, once it is committed. Subscribers may lose an event; the ledger loses nothing."""
 
 from dataclasses import dataclass
 

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.domain.ids import ExecutionId, JobId
-from app.domain.job import HttpTarget
+from app.domain.job import Delivery, HttpTarget
+from app.domain.policies import RunPolicy
 
 
 class ExecutionStatus(StrEnum):
@@ -141,6 +142,60 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewExecution:
+    """A ledger row about to be written by a tick, a trigger or a chain.
+
+    ``status`` is ``queued`` (then ``next_attempt_at`` says from when it may start) or final at
+    birth (``skipped``, ``missed``; then ``reason`` is set). ``until`` and ``instant_count`` make
+    a stretch.
+    """
+
+    id: ExecutionId
+    job_id: JobId
+    job_revision: int
+    clock_epoch: int
+    cause: Cause
+    scheduled_for: datetime
+    status: ExecutionStatus
+    reason: Reason | None = None
+    next_attempt_at: datetime | None = None
+    until: datetime | None = None
+    instant_count: int = 1
+    exclusive: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRun:
+    """An execution that waits for a worker: what is needed to order and limit claims.
+
+    ``next_attempt_at`` may lie ahead. ``job_slots`` is how many of its job may run at once (None:
+    any number).
+    """
+
+    id: ExecutionId
+    job_id: JobId
+    host: str
+    next_attempt_at: datetime
+    job_slots: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRun:
+    """An execution this process owns until ``lease_until``, with the attempt it is about to make.
+
+    ``retries`` counts the retries spent before this attempt.
+    """
+
+    waiting: WaitingRun
+    attempt: Attempt
+    delivery: Delivery
+    policy: RunPolicy
+    retries: int
+    first_started_at: datetime
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
     """An attempt as history shows it; ``ended_at`` and ``outcome`` are None while it is live."""
 
@@ -158,9 +213,10 @@ class AttemptRecord:
 class Execution:
     """One row of the ledger, as history shows it.
 
-    ``scheduled_until`` and ``instant_count`` describe a stretch: many instants that did not run for
-    one reason. ``started_at`` is the first attempt's start, ``finished_at`` the end; the fields from
-    ``http_status`` on are those of the last attempt. ``sequence`` orders rows by birth.
+    ``scheduled_until`` and ``instant_count`` describe a stretch: many instants that did not run
+    for one reason. ``started_at`` is the first attempt's start, ``finished_at`` the end; the
+    fields from ``http_status`` on are those of the last attempt. ``sequence`` orders rows by
+    birth.
     """
 
     sequence: int

@@ -50,29 +50,38 @@ class HttpTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What a claimed run needs: whom to call, how long one attempt may take, how often to retry."""
+
+    target: HttpTarget
+    timeout: timedelta
+    retry: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDefinition:
     """What a user asked for; replaced as a whole by an edit."""
 
     name: str
     schedule: Schedule
-    target: HttpTarget
-    timeout: timedelta
-    retry: RetryPolicy
     policy: RunPolicy
+    delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A stored job.
 
-    ``revision`` grows with every change of definition or state. ``anchor`` is when the schedule was
-    set: the first instant lies after it. ``clock_epoch`` tells apart the due instants of a re-created
-    job from those of its predecessor. ``execution_count`` counts executions that started.
+    ``revision`` grows with every change of definition or state. ``anchor`` is when the schedule
+    was set: the first instant lies after it. ``clock_epoch`` tells apart the due instants of a
+    re-created job from those of its predecessor. ``execution_count`` counts executions that
+    started.
     """
 
     id: JobId
     revision: int
-    definition: JobDefinition
+    # None only in a broken job whose stored definition cannot be read.
+    definition: JobDefinition | None
     state: JobState
     state_reason: str | None
     anchor: datetime
@@ -81,3 +90,21 @@ class Job:
     execution_count: int
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueJob:
+    """What a tick needs of an active job whose next instant is near.
+
+    ``definition`` documents that cannot be read raise when the row is mapped, so a ``DueJob`` is
+    always whole. ``host`` is the key of the per-host limit.
+    """
+
+    id: JobId
+    revision: int
+    clock_epoch: int
+    schedule: Schedule
+    policy: RunPolicy
+    anchor: datetime
+    host: str
+    next_run_time: datetime

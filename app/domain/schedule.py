@@ -1,7 +1,7 @@
 """Schedules: the rule of times a job follows, as data.
 
-What a rule means in instants is computed by ``engine/triggers.py``; its text form on the wire is made in
-``schemas/``. Rules are validated when a trigger is built from them, not here.
+What a rule means in instants is computed by ``engine/triggers.py``; its text form on the wire is
+made in ``schemas/``. Rules are validated when a trigger is built from them, not here.
 """
 
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ Rule = CronRule | CrontabRule | IntervalRule | DateRule
 class Schedule:
     """A rule in a zone, optionally bounded.
 
-    ``timezone`` is an IANA name. ``start_at`` and ``end_at`` are aware UTC instants; both inclusive.
+    ``timezone`` is an IANA name. ``start_at`` and ``end_at`` are aware UTC instants, inclusive.
     ``jitter`` delays each start by up to itself, the same for one job and instant every time.
     """
 

@@ -1,0 +1,96 @@
+"""Brings a database to this program's schema, from any earlier version, one process at a time.
+
+The whole migration is one transaction under a lock (SQLite: BEGIN IMMEDIATE; PostgreSQL: an
+advisory lock): a second process that starts meanwhile waits, then finds nothing to do; a failure
+leaves the old schema. A database that a newer program migrated is refused.
+"""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DatabaseError
+
+from app.db.session import DatabaseOptions, open_postgres, open_sqlite_writer
+from app.domain.errors import StorageUnavailableError
+from app.models.tables import metadata
+
+# "MyS", in ASCII: the key under which replicas take turns to migrate.
+_ADVISORY_LOCK = 0x4D7953
+
+
+async def migrate(options: DatabaseOptions) -> list[str]:
+    """Apply what is missing; return the revisions applied, oldest first.
+
+    Raises ``StorageUnavailableError`` with a sentence if the file cannot be opened, is not a
+    database, or belongs to a newer version.
+    """
+    if options.is_sqlite:
+        return _migrate_sqlite(options.sqlite_path)
+    engine = open_postgres(options.url, connections=1)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            return await connection.run_sync(upgrade)
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        raise StorageUnavailableError(
+            "The PostgreSQL database could not be opened or migrated; check DATABASE_URL, "
+            "the server's log, and that the user may create tables"
+        ) from error
+    finally:
+        await engine.dispose()
+
+
+def upgrade(connection: Connection) -> list[str]:
+    """Run the missing migrations on an open transaction; return their revisions."""
+    config = alembic_config(connection)
+    script = ScriptDirectory.from_config(config)
+    before = MigrationContext.configure(connection).get_current_revision()
+    try:
+        missing = [step.revision for step in script.iterate_revisions("head", before or "base")]
+    except CommandError as error:
+        raise StorageUnavailableError(
+            f"The database was migrated by a newer version (its schema is {before}); "
+            "start that version, or restore a backup made with this one"
+        ) from error
+    if missing:
+        command.upgrade(config, "head")
+    return missing[::-1]
+
+
+def differences(connection: Connection) -> list[object]:
+    """List how a migrated database differs from the tables in ``models`` (should be nothing)."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
+
+
+def _migrate_sqlite(path: Path) -> list[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = open_sqlite_writer(path)
+        try:
+            with engine.begin() as connection:
+                return upgrade(connection)
+        finally:
+            engine.dispose()
+    except (DatabaseError, OSError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise StorageUnavailableError(
+            f"The database file {path} cannot be used: {reason}. "
+            "Check that the directory exists and is writable, and that the file is a database "
+            "of this program; it was not changed"
+        ) from error
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Point Alembic at the packaged migrations and at an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,110 @@
+"""Engines and connections for both databases, and the pragmas SQLite needs.
+
+SQLite: WAL, ``synchronous=FULL`` (an answered change survives power loss), foreign keys on, five
+seconds of patience with another writer. Reads go through aiosqlite with ``query_only``; the one
+writer has a thread of its own (``db/unit_of_work.py``). PostgreSQL: asyncpg for both.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+_BUSY_TIMEOUT_MS = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseOptions:
+    """Where the data is and how many connections may read it at once."""
+
+    # sqlite:///relative/or//absolute path, or postgresql://…
+    url: str
+    # Reading connections. Four are enough for two cores: pages take about a millisecond.
+    readers: int = 4
+    # Writing connections, PostgreSQL only; SQLite has one writer.
+    writers: int = 4
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if self.readers < 1 or self.writers < 1:
+            raise ValueError("readers and writers must be at least 1")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Tell which of the two databases this is."""
+        return make_url(self.url).get_backend_name() == "sqlite"
+
+    @property
+    def sqlite_path(self) -> Path:
+        """Tell the database file, absolute."""
+        database = make_url(self.url).database
+        assert database, "the configuration refuses databases in memory"
+        return Path(database).absolute()
+
+
+def open_sqlite_writer(path: Path) -> Engine:
+    """Open the engine of the one writing connection; every transaction begins IMMEDIATE."""
+    engine = sa.create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
+    )
+    event.listen(engine, "connect", _prepare_sqlite_writer)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def open_sqlite_reader(path: Path, *, readers: int) -> AsyncEngine:
+    """Open the engine that reads; its connections cannot write."""
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        pool_size=readers,
+        max_overflow=0,
+        connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000},
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite_reader)
+    event.listen(engine.sync_engine, "begin", _begin_deferred)
+    return engine
+
+
+def open_postgres(url: str, *, connections: int) -> AsyncEngine:
+    """Open an engine on asyncpg; idle connections are checked before use."""
+    address = make_url(url).set(drivername="postgresql+asyncpg")
+    return create_async_engine(address, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+
+
+def _prepare_sqlite_writer(connection: Any, _record: Any) -> None:
+    _run_pragmas(
+        connection,
+        "PRAGMA journal_mode=WAL",
+        "PRAGMA synchronous=FULL",
+        "PRAGMA foreign_keys=ON",
+        f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
+        "PRAGMA temp_store=MEMORY",
+    )
+
+
+def _prepare_sqlite_reader(connection: Any, _record: Any) -> None:
+    _run_pragmas(connection, "PRAGMA query_only=ON", f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+
+
+def _run_pragmas(connection: Any, *statements: str) -> None:
+    # Python's own transaction handling is switched off: BEGIN is said below, once and explicitly.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -1,0 +1,246 @@
+"""The two doors to the database: ``read(fn)`` and ``write(fn)``. Nothing else commits.
+
+Repository functions are synchronous and take a connection. A read runs them on a reading
+connection. A write runs them in a transaction and returns after the commit has reached the disk.
+
+On SQLite one thread writes. It takes everything that waits, runs each function in a savepoint of
+one transaction and commits once: a lone write is flushed at once, and many share one fsync. A
+function that raises undoes only its own changes. (Through aiosqlite each statement crosses threads
+and costs 0.25 ms; a function run whole in the writer's thread costs a tenth, see docs/adr/0003.)
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, NewType, Protocol, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.errors import SchedulerError, ShuttingDownError, StorageUnavailableError
+
+T = TypeVar("T")
+
+# A writing connection may read; a reading one may not write, and the type checker knows.
+ReadConnection = NewType("ReadConnection", Connection)
+WriteConnection = NewType("WriteConnection", ReadConnection)
+
+# One transaction takes at most so many functions: the first of them waits for the last.
+_UNITS_MAX = 256
+
+log = structlog.get_logger(__name__)
+
+
+class Writer(Protocol):
+    """Runs functions in committed transactions."""
+
+    async def write(self, unit: Callable[[WriteConnection], T]) -> T:
+        """Run ``unit`` and return its result once it is durable."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, refuse the rest, close connections."""
+        ...
+
+
+class UnitOfWork:
+    """Both doors, over whichever database.
+
+    Errors: what a function raises of ours (``SchedulerError``) or as an ``IntegrityError`` passes
+    through after its changes are undone; every other fault of the database is a
+    ``StorageUnavailableError``, and then nothing of this function was stored.
+    """
+
+    def __init__(self, *, reader: AsyncEngine, writer: Writer) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self, unit: Callable[[ReadConnection], T]) -> T:
+        """Run ``unit`` on a reading connection, in one snapshot."""
+        try:
+            async with self._reader.connect() as connection, connection.begin():
+                return await connection.run_sync(lambda sync: unit(ReadConnection(sync)))
+        except SQLAlchemyError as error:
+            raise _unreadable(error) from error
+
+    async def write(self, unit: Callable[[WriteConnection], T]) -> T:
+        """Run ``unit`` in a transaction; when this returns, its changes are durable."""
+        return await self._writer.write(unit)
+
+    async def close(self) -> None:
+        """Close both doors; accepted writes are finished first."""
+        await self._writer.close()
+        await self._reader.dispose()
+
+
+class _Unit:
+    """A function that waits for the writer, and the future its caller waits on."""
+
+    __slots__ = ("error", "function", "future", "loop", "result")
+
+    def __init__(
+        self, function: Callable[[WriteConnection], Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.function = function
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class SqliteWriter:
+    """The one writer of an SQLite file, in a thread of its own, with group commit."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    async def write(self, unit: Callable[[WriteConnection], T]) -> T:
+        """Queue ``unit`` and wait for its commit. A cancelled caller's unit may still commit."""
+        if self._closed:
+            raise ShuttingDownError("The service is stopping; send the request again in a moment")
+        waiting = _Unit(unit, asyncio.get_running_loop())
+        self._queue.put(waiting)
+        result: T = await waiting.future
+        return result
+
+    async def close(self) -> None:
+        """Let the thread finish its queue and end; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._engine.dispose()
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            units, ending = self._take()
+            if units:
+                self._write_batch(units)
+                _answer(units)
+
+    def _take(self) -> tuple[list[_Unit], bool]:
+        """Wait for one unit and take along whatever else already waits."""
+        units: list[_Unit] = []
+        item = self._queue.get()
+        while item is not None:
+            units.append(item)
+            if len(units) >= _UNITS_MAX:
+                return units, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return units, False
+        return units, True
+
+    def _write_batch(self, units: list[_Unit]) -> None:
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                if len(units) == 1:
+                    units[0].result = units[0].function(_writing(connection))
+                else:
+                    for unit in units:
+                        _run_in_savepoint(connection, unit)
+        except BaseException as error:  # noqa: BLE001 - every waiting caller gets its answer
+            failure = _unwritable(error)
+            for unit in units:
+                # A unit that failed by itself keeps its own error; nothing of any unit was stored.
+                unit.error = unit.error or failure
+
+
+class PostgresWriter:
+    """Writes through a pool; PostgreSQL groups commits of concurrent transactions by itself."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def write(self, unit: Callable[[WriteConnection], T]) -> T:
+        """Run ``unit`` in a transaction of its own."""
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(lambda sync: unit(_writing(sync)))
+        except (SQLAlchemyError, OSError) as error:
+            failure = _unwritable(error)
+            if failure is error:
+                raise
+            raise failure from error
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._engine.dispose()
+
+
+def _writing(connection: Connection) -> WriteConnection:
+    return WriteConnection(ReadConnection(connection))
+
+
+def _run_in_savepoint(connection: Connection, unit: _Unit) -> None:
+    """Run one function of a batch; its failure undoes itself alone.
+
+    A fault that ended the whole transaction (a full disk does) is raised on.
+    """
+    connection.exec_driver_sql("SAVEPOINT unit")
+    try:
+        unit.result = unit.function(_writing(connection))
+    except Exception as error:
+        if not _in_transaction(connection):
+            raise
+        unit.error = _unwritable(error)
+        connection.exec_driver_sql("ROLLBACK TO unit")
+    connection.exec_driver_sql("RELEASE unit")
+
+
+def _in_transaction(connection: Connection) -> bool:
+    raw: Any = connection.connection.dbapi_connection
+    return bool(raw.in_transaction)
+
+
+def _answer(units: list[_Unit]) -> None:
+    """Resolve every caller's future, one hop per event loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Unit]] = {}
+    for unit in units:
+        loops.setdefault(unit.loop, []).append(unit)
+    for loop, answered in loops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, answered)
+        except RuntimeError:
+            # The loop is closed, its callers are gone; what they asked for is committed or undone.
+            log.warning("writer.caller_gone", units=len(answered))
+
+
+def _resolve(units: list[_Unit]) -> None:
+    for unit in units:
+        if unit.future.cancelled():
+            continue
+        if unit.error is None:
+            unit.future.set_result(unit.result)
+        else:
+            unit.future.set_exception(unit.error)
+
+
+def _unwritable(error: BaseException) -> BaseException:
+    """Turn a database's fault into ours; leave refusals and programming errors as they are."""
+    if isinstance(error, (SchedulerError, IntegrityError)):
+        return error
+    if isinstance(error, (DBAPIError, sa.exc.TimeoutError, OSError)):
+        log.warning("storage.write_failed", error=str(getattr(error, "orig", error)))
+        failure = StorageUnavailableError(
+            "The database did not take the change and nothing was stored; "
+            "send the same request again in a moment"
+        )
+        failure.__cause__ = error
+        return failure
+    return error
+
+
+def _unreadable(error: SQLAlchemyError) -> StorageUnavailableError:
+    log.warning("storage.read_failed", error=str(getattr(error, "orig", error)))
+    return StorageUnavailableError("The database cannot be read right now; try again in a moment")

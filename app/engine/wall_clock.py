@@ -1,0 +1,222 @@
+"""From wall clock times to instants: what a schedule means where a zone's clock jumps.
+
+A zone's time line is cut into segments of one offset. Inside a segment a wall clock time is one
+instant; between two segments lies a gap (times that do not exist) or a fold (times that exist
+twice), and the policy says what they mean. Every instant is found in the segment it belongs to,
+so that nothing is lost or doubled.
+
+::
+
+    gap:   ── segment (+1) ──┤ 02:00‥03:00 do not exist ├── segment (+2) ──
+    fold:  ── segment (+2), 02:00‥03:00 ├── 02:00‥03:00 again, segment (+1) ──
+
+Imports ``domain`` and ``zones.py``; called by ``triggers.py``. All datetimes here are naive: an
+``at`` is in UTC, a ``wall`` is what the zone's clocks show; both are whole seconds.
+"""
+
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+from app.domain.schedule import DstFold, DstGap
+from app.engine.zones import load_zone
+
+_SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)  # no offset, and no jump of a clock, is longer (Samoa skipped one day)
+# A year's segments are known with this much of its neighbours, so that no jump is cut in two.
+_MARGIN = timedelta(days=2)
+# No zone since 1900 changed its offset twice in less (the sweep compares with the zones' own tables).
+_PROBE_STEP = timedelta(hours=12)
+# Past this year nothing is looked for: calendars beyond it are guesses.
+LAST_YEAR = 2199
+
+
+class WallPattern(Protocol):
+    """A rule of times on a clock without a zone."""
+
+    @property
+    def follows_elapsed_time(self) -> bool:
+        """Tell whether it means "every so often" rather than fixed times of day."""
+        ...
+
+    def first_from(self, wall: datetime) -> datetime | None:
+        """Return the first matching whole second at or after ``wall``."""
+        ...
+
+
+class Gap(Enum):
+    """What a wall clock time that does not exist means."""
+
+    RUN_AFTER = auto()
+    SHIFT = auto()
+    NOTHING = auto()
+
+
+class Segment(NamedTuple):
+    """A stretch of time with one offset.
+
+    From ``start`` until ``end``; answers may be taken from it for instants before ``until`` (the
+    end of its year, if that comes first). ``offset_before`` and ``offset_after`` are those of its
+    neighbours.
+    """
+
+    start: datetime
+    end: datetime
+    until: datetime
+    offset_before: timedelta
+    offset: timedelta
+    offset_after: timedelta
+
+
+class WallClock:
+    """Finds the instants of a pattern in one zone."""
+
+    def __init__(self, *, pattern: WallPattern, zone: str, gap: DstGap, fold: DstFold) -> None:
+        load_zone(zone)
+        self._pattern = pattern
+        self._zone = zone
+        elapsed = pattern.follows_elapsed_time
+        self._gap = Gap.NOTHING if elapsed else _GAPS[gap]
+        self._fold = DstFold.BOTH if elapsed else fold
+
+    def first_from(self, instant: datetime) -> datetime | None:
+        """Return the first instant of the pattern at or after an aware UTC one, in UTC."""
+        at = instant.replace(tzinfo=None)
+        if at.microsecond:
+            at = at.replace(microsecond=0) + _SECOND
+        while at.year <= LAST_YEAR:
+            segment = _segment(self._zone, at)
+            wall = self._pattern.first_from(self._regular_from(segment, at))
+            found = self._earliest(segment, at=at, wall=wall)
+            if found is not None and found < segment.until:
+                return found.replace(tzinfo=UTC)
+            if wall is None and segment.offset_after >= segment.offset:
+                return None
+            at = _resume(segment, wall)
+        return None
+
+    def has_wall_from(self, instant: datetime) -> bool:
+        """Tell whether the pattern itself still matches, whatever the zone makes of it."""
+        at = instant.replace(tzinfo=None, microsecond=0)
+        return self._pattern.first_from(at + _segment(self._zone, at).offset) is not None
+
+    def _regular_from(self, segment: Segment, at: datetime) -> datetime:
+        """Return the first wall clock time at or after ``at`` that the segment may answer for."""
+        low = at + segment.offset
+        if self._fold is DstFold.FIRST and segment.offset < segment.offset_before:
+            return max(low, segment.start + segment.offset_before)
+        return low
+
+    def _earliest(
+        self, segment: Segment, *, at: datetime, wall: datetime | None
+    ) -> datetime | None:
+        regular = None if wall is None else self._regular(segment, wall)
+        if segment.offset <= segment.offset_before or self._gap is Gap.NOTHING:
+            return regular
+        extra = self._from_gap(segment, at)
+        if regular is None or extra is None:
+            return regular or extra
+        return min(regular, extra)
+
+    def _regular(self, segment: Segment, wall: datetime) -> datetime | None:
+        """Map a wall clock time that is not before the segment."""
+        high = segment.end + segment.offset
+        if self._fold is DstFold.SECOND and segment.offset_after < segment.offset:
+            high = segment.end + segment.offset_after
+        return wall - segment.offset if wall < high else None
+
+    def _from_gap(self, segment: Segment, at: datetime) -> datetime | None:
+        """Map the first wall clock time of the gap before the segment that still counts."""
+        first = segment.start + segment.offset_before
+        end = segment.start + segment.offset
+        if self._gap is Gap.SHIFT:
+            first = max(first, at + segment.offset_before)
+        elif at > segment.start:
+            return None
+        if first >= end:
+            return None
+        wall = self._pattern.first_from(first)
+        if wall is None or wall >= end:
+            return None
+        return wall - segment.offset_before if self._gap is Gap.SHIFT else segment.start
+
+
+_GAPS = {
+    DstGap.RUN_AFTER: Gap.RUN_AFTER,
+    DstGap.SHIFT: Gap.SHIFT,
+    DstGap.SKIP: Gap.NOTHING,
+}
+
+
+def _resume(segment: Segment, wall: datetime | None) -> datetime:
+    """Return where to look next: nothing matches between the segment and the day before ``wall``.
+
+    Times of a fold at the segment's end come once more and must not be jumped over.
+    """
+    next_at = min(segment.until, segment.end)
+    if wall is None or segment.offset_after < segment.offset:
+        return next_at
+    return max(next_at, wall - _DAY)
+
+
+def _segment(zone: str, at: datetime) -> Segment:
+    for segment in _segments(zone, at.year):
+        if at < segment.until:
+            return segment
+    raise AssertionError("a year's segments cover it to its end")
+
+
+@lru_cache(maxsize=4096)  # a few per zone and year in use; each is well under 1 KiB
+def _segments(zone: str, year: int) -> tuple[Segment, ...]:
+    """Return the segments that touch a year (in UTC), in order."""
+    year_start = datetime(year, 1, 1)  # noqa: DTZ001 - naive by this module's convention
+    year_end = datetime(year + 1, 1, 1)  # noqa: DTZ001 - naive by this module's convention
+    known_from, known_until = year_start - _MARGIN, year_end + _MARGIN
+    changes = _offset_changes(zone, known_from, known_until)
+    edges = [known_from, *changes, known_until]
+    offsets = [_offset_at(zone, edge) for edge in edges[:-1]]
+    around = [offsets[0], *offsets, offsets[-1]]
+    return tuple(
+        Segment(
+            start=edges[i],
+            end=edges[i + 1],
+            until=min(edges[i + 1], year_end),
+            offset_before=around[i],
+            offset=around[i + 1],
+            offset_after=around[i + 2],
+        )
+        for i in range(len(offsets))
+        if edges[i + 1] > year_start and edges[i] < year_end
+    )
+
+
+def _offset_changes(zone: str, begin: datetime, end: datetime) -> list[datetime]:
+    changes = []
+    at, offset = begin, _offset_at(zone, begin)
+    while at < end:
+        step = min(at + _PROBE_STEP, end)
+        step_offset = _offset_at(zone, step)
+        if step_offset != offset:
+            changes.append(_change_between(zone, at, step))
+        at, offset = step, step_offset
+    return changes
+
+
+def _change_between(zone: str, before: datetime, after: datetime) -> datetime:
+    """Find the second at which the offset becomes that of ``after``."""
+    target = _offset_at(zone, after)
+    while after - before > _SECOND:
+        middle = before + (after - before) // _SECOND // 2 * _SECOND
+        if _offset_at(zone, middle) == target:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+def _offset_at(zone: str, at: datetime) -> timedelta:
+    info = load_zone(zone)
+    offset = info.fromutc(at.replace(tzinfo=info)).utcoffset()
+    assert offset is not None, "an IANA zone always has an offset"
+    return offset

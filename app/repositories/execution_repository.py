@@ -1,0 +1,212 @@
+"""SQL on the ledger: inserting executions, and reading history.
+
+Rows are ordered by birth (``seq``). A stretch is one row that stands for many instants.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from app.db.unit_of_work import ReadConnection, WriteConnection
+from app.domain.clock import from_us, to_us
+from app.domain.execution import (
+    AttemptOutcome,
+    AttemptRecord,
+    Cause,
+    Execution,
+    ExecutionStatus,
+    NewExecution,
+    Reason,
+)
+from app.domain.ids import ExecutionId, JobId
+from app.models.tables import attempts, executions
+from app.repositories.job_repository import CHUNK
+
+_OPEN = executions.c.status.in_(
+    [ExecutionStatus.QUEUED, ExecutionStatus.RUNNING, ExecutionStatus.RETRYING]
+)
+_INSERT = sa.insert(executions)
+_HISTORY = sa.select(executions).order_by(executions.c.seq.desc())
+
+
+def insert_executions(
+    connection: WriteConnection, rows: Sequence[NewExecution], *, now_us: int
+) -> None:
+    """Write new ledger rows; a due instant that already has one violates ``executions_due``."""
+    if rows:
+        connection.execute(_INSERT, [_new_values(row, now_us) for row in rows])
+
+
+def count_open(
+    connection: ReadConnection, job_ids: Sequence[JobId]
+) -> dict[JobId, Counter[ExecutionStatus]]:
+    """Count the queued, running and retrying executions of jobs; jobs without any are left out."""
+    counts: dict[JobId, Counter[ExecutionStatus]] = {}
+    for start in range(0, len(job_ids), CHUNK):
+        statement = (
+            sa.select(executions.c.job_id, executions.c.status, sa.func.count())
+            .where(executions.c.job_id.in_(job_ids[start : start + CHUNK]), _OPEN)
+            .group_by(executions.c.job_id, executions.c.status)
+        )
+        for job_id, status, count in connection.execute(statement):
+            counts.setdefault(JobId(job_id), Counter())[ExecutionStatus(status)] = count
+    return counts
+
+
+def cancel_waiting(
+    connection: WriteConnection, job_id: JobId, *, reason: Reason, now_us: int
+) -> list[ExecutionId]:
+    """End the executions of a job that wait for a worker; return their ids."""
+    statement = (
+        sa.update(executions)
+        .where(
+            executions.c.job_id == job_id,
+            executions.c.status.in_([ExecutionStatus.QUEUED, ExecutionStatus.RETRYING]),
+        )
+        .values(
+            status=ExecutionStatus.CANCELLED,
+            reason=reason,
+            finished_us=now_us,
+            next_attempt_us=None,
+        )
+        .returning(executions.c.id)
+    )
+    return [ExecutionId(row.id) for row in connection.execute(statement)]
+
+
+def stop_running(connection: WriteConnection, job_id: JobId, *, reason: Reason) -> None:
+    """Let the attempts of a job that are under way be their executions' last."""
+    connection.execute(
+        sa.update(executions)
+        .where(executions.c.job_id == job_id, executions.c.status == ExecutionStatus.RUNNING)
+        .values(stop_reason=reason)
+    )
+
+
+def job_history(
+    connection: ReadConnection, job_id: JobId, *, limit: int, before: int | None = None
+) -> list[Execution]:
+    """Read a job's executions, newest first; ``before`` is the sequence a page starts below."""
+    statement = _HISTORY.where(executions.c.job_id == job_id).limit(limit)
+    if before is not None:
+        statement = statement.where(executions.c.seq < before)
+    return [_execution(row) for row in connection.execute(statement).mappings()]
+
+
+def recent_history(
+    connection: ReadConnection, *, limit: int, before: int | None = None
+) -> list[Execution]:
+    """Read all jobs' executions, newest first."""
+    statement = _HISTORY.limit(limit)
+    if before is not None:
+        statement = statement.where(executions.c.seq < before)
+    return [_execution(row) for row in connection.execute(statement).mappings()]
+
+
+def has_history(connection: ReadConnection, job_id: JobId) -> bool:
+    """Tell whether any execution of this id is kept, be the job deleted or not."""
+    statement = sa.select(executions.c.seq).where(executions.c.job_id == job_id).limit(1)
+    return connection.execute(statement).first() is not None
+
+
+def find_execution(connection: ReadConnection, execution_id: ExecutionId) -> Execution | None:
+    """Read one execution."""
+    statement = sa.select(executions).where(executions.c.id == execution_id)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else _execution(row)
+
+
+def list_attempts(connection: ReadConnection, execution_id: ExecutionId) -> list[AttemptRecord]:
+    """Read an execution's attempts in order; the latest lives on the execution's own row."""
+    statement = (
+        sa.select(attempts)
+        .where(attempts.c.execution_id == execution_id)
+        .order_by(attempts.c.number)
+    )
+    found = [_attempt(row) for row in connection.execute(statement).mappings()]
+    row = (
+        connection.execute(sa.select(executions).where(executions.c.id == execution_id))
+        .mappings()
+        .first()
+    )
+    if row is not None and row["attempts"] > len(found):
+        found.append(_latest_attempt(row))
+    return found
+
+
+def _new_values(row: NewExecution, now_us: int) -> dict[str, object]:
+    final = row.status is not ExecutionStatus.QUEUED
+    return {
+        "id": row.id,
+        "job_id": row.job_id,
+        "job_revision": row.job_revision,
+        "clock_epoch": row.clock_epoch,
+        "cause": row.cause,
+        "scheduled_us": to_us(row.scheduled_for),
+        "until_us": None if row.until is None else to_us(row.until),
+        "instant_count": row.instant_count,
+        "status": row.status,
+        "reason": row.reason,
+        "exclusive": int(row.exclusive),
+        "attempts": 0,
+        "retries": 0,
+        "next_attempt_us": None if row.next_attempt_at is None else to_us(row.next_attempt_at),
+        "queued_us": now_us,
+        "finished_us": now_us if final else None,
+    }
+
+
+def _execution(row: Any) -> Execution:
+    return Execution(
+        sequence=row["seq"],
+        id=ExecutionId(row["id"]),
+        job_id=JobId(row["job_id"]),
+        job_revision=row["job_revision"],
+        cause=Cause(row["cause"]),
+        status=ExecutionStatus(row["status"]),
+        reason=_optional(Reason, row["reason"]),
+        scheduled_for=from_us(row["scheduled_us"]),
+        scheduled_until=_optional(from_us, row["until_us"]),
+        instant_count=row["instant_count"],
+        started_at=_optional(from_us, row["started_us"]),
+        finished_at=_optional(from_us, row["finished_us"]),
+        next_attempt_at=_optional(from_us, row["next_attempt_us"]),
+        attempts=row["attempts"],
+        http_status=row["http_status"],
+        response_bytes=row["response_bytes"],
+        response_excerpt=row["response_excerpt"],
+        error=row["error"],
+    )
+
+
+def _attempt(row: Any) -> AttemptRecord:
+    return AttemptRecord(
+        number=row["number"],
+        started_at=from_us(row["started_us"]),
+        ended_at=from_us(row["ended_us"]),
+        outcome=AttemptOutcome(row["outcome"]),
+        reason=_optional(Reason, row["reason"]),
+        http_status=row["http_status"],
+        response_bytes=row["response_bytes"],
+        error=row["error"],
+    )
+
+
+def _latest_attempt(row: Any) -> AttemptRecord:
+    ended = row["outcome"] is not None
+    return AttemptRecord(
+        number=row["attempts"],
+        started_at=from_us(row["attempt_started_us"]),
+        ended_at=_optional(from_us, row["finished_us"]) if ended else None,
+        outcome=_optional(AttemptOutcome, row["outcome"]),
+        reason=_optional(Reason, row["reason"]),
+        http_status=row["http_status"],
+        response_bytes=row["response_bytes"],
+        error=row["error"],
+    )
+
+
+def _optional(convert: Any, value: Any) -> Any:
+    return None if value is None else convert(value)

@@ -1,0 +1,328 @@
+"""SQL on jobs and their revisions.
+
+Every change of a definition or state writes a new revision row in the same transaction, so that
+the ledger can be recomputed and an edit be traced. Deleted jobs stay as tombstones; a new job of
+the same id revives the row under the next clock epoch.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from app.db.unit_of_work import ReadConnection, WriteConnection
+from app.domain.clock import from_us, to_us
+from app.domain.ids import JobId
+from app.domain.job import DueJob, Job, JobDefinition, JobState
+from app.models.tables import job_revisions, jobs
+from app.repositories.definition_codec import (
+    UnreadableDefinitionError,
+    dump_delivery,
+    dump_policy,
+    dump_schedule,
+    host_of,
+    load_delivery,
+    load_policy,
+    load_schedule,
+)
+
+# Bound parameters a statement may carry is limited (SQLite: 32,766); long lists go in pieces.
+CHUNK = 500
+
+_PRESENT = jobs.c.state != JobState.DELETED
+_BY_ID = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
+_DUE_COLUMNS = (
+    jobs.c.id,
+    jobs.c.revision,
+    jobs.c.clock_epoch,
+    jobs.c.schedule,
+    jobs.c.policy,
+    jobs.c.anchor_us,
+    jobs.c.host,
+    jobs.c.next_run_us,
+)
+_DUE = (
+    sa.select(*_DUE_COLUMNS)
+    .where(jobs.c.next_run_us.is_not(None), jobs.c.next_run_us <= sa.bindparam("until_us"))
+    .order_by(jobs.c.next_run_us)
+    .limit(sa.bindparam("row_limit"))
+)
+_DUE_BY_IDS = sa.select(*_DUE_COLUMNS).where(
+    jobs.c.next_run_us.is_not(None), jobs.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_LIST = sa.select(jobs).where(_PRESENT).order_by(jobs.c.next_run_us.asc().nulls_last(), jobs.c.id)
+_ADVANCE = (
+    sa.update(jobs)
+    .where(
+        jobs.c.id == sa.bindparam("job_id"),
+        jobs.c.revision == sa.bindparam("job_revision"),
+        jobs.c.next_run_us == sa.bindparam("was_us"),
+    )
+    .values(
+        next_run_us=sa.bindparam("next_us"),
+        cursor_us=sa.bindparam("accounted_us"),
+        state=sa.bindparam("new_state"),
+    )
+)
+_COUNT_STARTS = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job_id"))
+    .values(execution_count=jobs.c.execution_count + sa.bindparam("starts"))
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """One job's step in a tick, valid only while revision and next run time are what was read."""
+
+    job_id: JobId
+    revision: int
+    was: datetime
+    accounted_until: datetime
+    next_run_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenJob:
+    """An active job whose stored definition cannot be read."""
+
+    id: JobId
+    revision: int
+    problem: str
+
+
+def find_job(connection: ReadConnection, job_id: JobId) -> Job | None:
+    """Read one job; None if it does not exist or is deleted."""
+    row = connection.execute(_BY_ID, {"job_id": job_id}).mappings().first()
+    return None if row is None or row["state"] == JobState.DELETED else _job(row)
+
+
+def find_job_for_change(connection: WriteConnection, job_id: JobId) -> Job | None:
+    """Read one job, tombstones included, and keep others from changing it until the commit."""
+    statement = _BY_ID.with_for_update()  # SQLite renders nothing: its writer is alone
+    row = connection.execute(statement, {"job_id": job_id}).mappings().first()
+    return None if row is None else _job(row)
+
+
+def list_jobs(connection: ReadConnection) -> list[Job]:
+    """Read all jobs, those with a next run time first, soonest first."""
+    return [_job(row) for row in connection.execute(_LIST).mappings()]
+
+
+def count_jobs(connection: ReadConnection) -> int:
+    """Count the jobs that are not deleted."""
+    return connection.execute(sa.select(sa.func.count()).where(_PRESENT)).scalar_one()
+
+
+def insert_job(connection: WriteConnection, job: Job, *, actor: str | None) -> None:
+    """Store a new job and its first revision."""
+    connection.execute(sa.insert(jobs), {**_values(job), "cursor_us": to_us(job.anchor)})
+    _insert_revision(connection, job, change="created", actor=actor)
+
+
+def save_job(
+    connection: WriteConnection, job: Job, *, change: str, actor: str | None, cursor: datetime
+) -> None:
+    """Store a changed job (its revision already raised) and the new revision.
+
+    ``cursor`` is up to where due instants are accounted; it never moves back within a clock epoch.
+    """
+    statement = sa.update(jobs).where(jobs.c.id == job.id, jobs.c.revision == job.revision - 1)
+    changed = connection.execute(statement, {**_values(job), "cursor_us": to_us(cursor)})
+    assert changed.rowcount == 1, "the row was read for change in this transaction"
+    _insert_revision(connection, job, change=change, actor=actor)
+
+
+def due_jobs(
+    connection: ReadConnection, *, until: datetime, limit: int
+) -> tuple[list[DueJob], list[BrokenJob]]:
+    """Read the active jobs due by ``until``, soonest first, at most ``limit``."""
+    rows = connection.execute(_DUE, {"until_us": to_us(until), "row_limit": limit})
+    return _due(rows.all())
+
+
+def due_jobs_by_id(
+    connection: ReadConnection, job_ids: Sequence[JobId]
+) -> tuple[list[DueJob], list[BrokenJob]]:
+    """Read those of ``job_ids`` that are active and have a next run time."""
+    rows: list[Any] = []
+    for start in range(0, len(job_ids), CHUNK):
+        rows += connection.execute(_DUE_BY_IDS, {"ids": job_ids[start : start + CHUNK]})
+    return _due(rows)
+
+
+def current_ticks(
+    connection: WriteConnection, job_ids: Sequence[JobId]
+) -> dict[JobId, tuple[int, int | None]]:
+    """Read ``revision`` and ``next_run_us`` of jobs, keeping others from changing them.
+
+    What a tick planned for a job counts only if both are still what the window had read.
+    """
+    found: dict[JobId, tuple[int, int | None]] = {}
+    for start in range(0, len(job_ids), CHUNK):
+        statement = (
+            sa.select(jobs.c.id, jobs.c.revision, jobs.c.next_run_us)
+            .where(jobs.c.id.in_(job_ids[start : start + CHUNK]))
+            .order_by(jobs.c.id)
+            .with_for_update()
+        )
+        for job_id, revision, next_run_us in connection.execute(statement):
+            found[JobId(job_id)] = (revision, next_run_us)
+    return found
+
+
+def advance_jobs(connection: WriteConnection, advances: Iterable[Advance]) -> None:
+    """Move cursors and next run times; a job without a next one is finished."""
+    rows = [
+        {
+            "job_id": step.job_id,
+            "job_revision": step.revision,
+            "was_us": to_us(step.was),
+            "accounted_us": to_us(step.accounted_until),
+            "next_us": None if step.next_run_time is None else to_us(step.next_run_time),
+            "new_state": JobState.FINISHED if step.next_run_time is None else JobState.ACTIVE,
+        }
+        for step in advances
+    ]
+    if rows:
+        connection.execute(_ADVANCE, rows)
+
+
+def count_starts(connection: WriteConnection, starts: dict[JobId, int]) -> None:
+    """Add to the jobs' counts of executions that started."""
+    if starts:
+        rows = [{"job_id": job_id, "starts": count} for job_id, count in sorted(starts.items())]
+        connection.execute(_COUNT_STARTS, rows)
+
+
+def mark_broken(connection: WriteConnection, broken: BrokenJob, *, now: datetime) -> None:
+    """Take a job that cannot be read out of the schedule, keeping it and the reason."""
+    changed = connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == broken.id, jobs.c.revision == broken.revision)
+        .values(
+            revision=jobs.c.revision + 1,
+            state=JobState.BROKEN,
+            state_reason=broken.problem,
+            next_run_us=None,
+            updated_us=to_us(now),
+        )
+    )
+    if changed.rowcount:
+        copied = ("state", "name", "schedule", "policy", "delivery", "anchor_us", "clock_epoch")
+        columns = ["job_id", "revision", "changed_us", "change", *copied]
+        source = sa.select(
+            jobs.c.id,
+            jobs.c.revision,
+            jobs.c.updated_us,
+            sa.literal("broken"),
+            *(jobs.c[name] for name in copied),
+        ).where(jobs.c.id == broken.id)
+        connection.execute(sa.insert(job_revisions).from_select(columns, source))
+
+
+def _due(rows: Sequence[Any]) -> tuple[list[DueJob], list[BrokenJob]]:
+    due: list[DueJob] = []
+    broken: list[BrokenJob] = []
+    for job_id, revision, epoch, schedule, policy, anchor_us, host, next_run_us in rows:
+        try:
+            job = DueJob(
+                id=JobId(job_id),
+                revision=revision,
+                clock_epoch=epoch,
+                schedule=load_schedule(schedule),
+                policy=load_policy(policy),
+                anchor=from_us(anchor_us),
+                host=host,
+                next_run_time=from_us(next_run_us),
+            )
+        except UnreadableDefinitionError as error:
+            broken.append(BrokenJob(id=JobId(job_id), revision=revision, problem=str(error)))
+        else:
+            due.append(job)
+    return due, broken
+
+
+def _values(job: Job) -> dict[str, object]:
+    return {
+        **_definition_values(job),
+        "id": job.id,
+        "revision": job.revision,
+        "state": job.state,
+        "state_reason": job.state_reason,
+        "host": _host(job),
+        "anchor_us": to_us(job.anchor),
+        "clock_epoch": job.clock_epoch,
+        "next_run_us": None if job.next_run_time is None else to_us(job.next_run_time),
+        "execution_count": job.execution_count,
+        "created_us": to_us(job.created_at),
+        "updated_us": to_us(job.updated_at),
+    }
+
+
+def _definition_values(job: Job) -> dict[str, object]:
+    definition = job.definition
+    assert definition is not None, "only readable jobs are written"
+    return {
+        "name": definition.name,
+        "schedule": dump_schedule(definition.schedule),
+        "policy": dump_policy(definition.policy),
+        "delivery": dump_delivery(definition.delivery),
+    }
+
+
+def _host(job: Job) -> str:
+    assert job.definition is not None, "only readable jobs are written"
+    return host_of(job.definition.delivery.target.url)
+
+
+def _insert_revision(
+    connection: WriteConnection, job: Job, *, change: str, actor: str | None
+) -> None:
+    connection.execute(
+        sa.insert(job_revisions),
+        {
+            **_definition_values(job),
+            "job_id": job.id,
+            "revision": job.revision,
+            "changed_us": to_us(job.updated_at),
+            "change": change,
+            "actor": actor,
+            "state": job.state,
+            "anchor_us": to_us(job.anchor),
+            "clock_epoch": job.clock_epoch,
+        },
+    )
+
+
+def _job(row: Any) -> Job:
+    definition, problem = _definition(row)
+    next_run_us = row["next_run_us"]
+    return Job(
+        id=JobId(row["id"]),
+        revision=row["revision"],
+        definition=definition,
+        state=JobState(row["state"]) if problem is None else JobState.BROKEN,
+        state_reason=row["state_reason"] or problem,
+        anchor=from_us(row["anchor_us"]),
+        clock_epoch=row["clock_epoch"],
+        next_run_time=None if next_run_us is None else from_us(next_run_us),
+        execution_count=row["execution_count"],
+        created_at=from_us(row["created_us"]),
+        updated_at=from_us(row["updated_us"]),
+    )
+
+
+def _definition(row: Any) -> tuple[JobDefinition | None, str | None]:
+    try:
+        definition = JobDefinition(
+            name=row["name"],
+            schedule=load_schedule(row["schedule"]),
+            policy=load_policy(row["policy"]),
+            delivery=load_delivery(row["delivery"]),
+        )
+    except UnreadableDefinitionError as error:
+        return None, str(error)
+    return definition, None

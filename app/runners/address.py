@@ -1,0 +1,135 @@
+"""Where a request goes: a URL taken apart once, its bytes kept.
+
+What the user wrote after the host goes out byte for byte; only what HTTP cannot carry (spaces,
+non-ASCII) is percent-encoded. May import the domain and httpx.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpx
+
+from app.runners.failures import config_error
+
+_PORTS = {"http": 80, "https": 443}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAME = re.compile(r"[A-Za-z0-9._~-]+")
+_ASCII_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
+_SHOWN_MAX = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A parsed http or https URL.
+
+    ``text`` is the URL as given; ``host`` is ASCII (IDNA), an IPv6 address without brackets;
+    ``target`` is what follows the method on the request line; ``url`` serves transports.
+    """
+
+    text: str
+    scheme: str
+    host: str
+    port: int
+    target: bytes
+    url: httpx.URL
+
+    @property
+    def label(self) -> str:
+        """Name host and port for people."""
+        return f"{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def host_header(self) -> bytes:
+        """Spell the Host header: the port only where it is not the scheme's own."""
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return f"{_bracketed(self.host)}{port}".encode("ascii")
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Tell what must be equal for two URLs to be of one origin (RFC 6454 §4)."""
+        return (self.scheme, self.host, self.port)
+
+
+def parse_address(text: str) -> Address:
+    """Take a URL apart. Raises ``DeliveryError`` (config_error), which does not repeat the URL."""
+    if _CONTROL.search(text):
+        raise config_error("The URL contains control characters; remove them")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise config_error("The URL's host or port cannot be read; check its spelling") from error
+    scheme = parts.scheme.lower()
+    if scheme not in _PORTS:
+        raise config_error("The URL must begin with http:// or https://")
+    if "@" in parts.netloc:
+        raise config_error("The URL must not contain credentials; send them as a header")
+    if port == 0 or not text[len(scheme) :].startswith("://"):
+        raise config_error("The URL's host or port cannot be read; check its spelling")
+    host = _ascii_host(parts.hostname or "")
+    port = port or _PORTS[scheme]
+    return Address(
+        text=text,
+        scheme=scheme,
+        host=host,
+        port=port,
+        target=_target(text[len(scheme) + len("://") + len(parts.netloc) :]),
+        url=httpx.URL(scheme=scheme, host=host, port=port, path="/"),
+    )
+
+
+def join_address(base: Address, location: str) -> Address:
+    """Resolve a Location header against the URL it answers. Raises as ``parse_address``."""
+    try:
+        return parse_address(urljoin(base.text, location.strip()))
+    except ValueError as error:
+        raise config_error("The redirect's Location cannot be read") from error
+
+
+def shown_address(base: Address, location: str) -> str | None:
+    """Show a Location's origin and path for people, or None when it cannot be shown safely.
+
+    Query, fragment and credentials may hold secrets and are left out.
+    """
+    try:
+        parts = urlsplit(urljoin(base.text, location.strip()))
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        return None
+    if not parts.hostname:
+        return None
+    shown = f"{parts.scheme}://{_bracketed(parts.hostname)}{port}{parts.path}"
+    return "".join(c if c.isprintable() else "\ufffd" for c in shown[:_SHOWN_MAX])
+
+
+def _ascii_host(host: str) -> str:
+    if ":" in host:
+        try:
+            return httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise config_error("The URL's IPv6 address cannot be read") from error
+    if not host.isascii():
+        host = unicodedata.normalize("NFKC", host).replace("\u3002", ".")
+    try:
+        ascii_host = httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise config_error("The URL's host is not a valid name") from error
+    if not _NAME.fullmatch(ascii_host):
+        raise config_error("The URL's host is missing or not a valid name")
+    return ascii_host
+
+
+def _target(rest: str) -> bytes:
+    origin_form = rest.partition("#")[0]
+    if not origin_form.startswith("/"):
+        origin_form = f"/{origin_form}"
+    try:
+        return quote(origin_form, safe=_ASCII_VISIBLE).encode("ascii")
+    except UnicodeEncodeError as error:
+        raise config_error("The URL contains characters that cannot be sent") from error
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,96 @@
+"""What can be set about HTTP delivery, with the reason for each default. Read by ``main`` and runners."""
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from enum import StrEnum
+
+from app import __version__
+
+
+class TransportKind(StrEnum):
+    """Which code carries the bytes."""
+
+    AIOHTTP = "aiohttp"  # our own transport on aiohttp's pool and parser; a tenth of the CPU
+    HTTPX = "httpx"  # httpx's own; the fallback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRunnerOptions:
+    """Limits and habits of HTTP delivery; a nonsensical value is a ``ValueError``.
+
+    ``version``: what follows ``MyScheduler/`` in User-Agent; default this program's.
+    ``response_bytes_max``: body bytes read, on the wire and decompressed each; default 1 MiB, more
+    is a failure, because a webhook's answer is a receipt.
+    ``excerpt_bytes_max``: bytes of body text kept for history; default 64 KiB.
+    ``head_bytes_max``: bytes from the first to the end of the final head, informational answers
+    included; default 64 KiB, four times what common servers send at most.
+    ``head_fields_max``: header fields of an answer; default 128.
+    ``informational_max``: 1xx answers before the final one; default 10; real servers send one.
+    ``connections_max``: simultaneous connections; default 1,024, above the dispatcher's cap of runs,
+    so that no run waits here; 0 is unlimited.
+    ``connections_per_host_max``: the same per host and port; default 0, the dispatcher limits hosts.
+    ``connections_kept_max``: beyond this many open connections none is kept after its answer;
+    default 512, for the sake of file descriptors.
+    ``keepalive``: how long an idle connection is kept; default 4 s, below the 5 s after which
+    Node.js and uvicorn close theirs, so that we seldom write into a connection being closed.
+    ``candidate_wait``: how long one of several addresses may take to connect before the next is
+    tried; default 1 s, the wait before a lost SYN is sent again. The last one gets the rest.
+    ``dns_ttl``: how long a name's addresses are remembered; default 5 s; they are judged anew at
+    every connection. 0 asks every time.
+    ``dns_threads_max``: simultaneous look-ups; default 32, own threads, so that a dead name server
+    does not hold up other work.
+    ``redirects_max``: hops followed where a job asks for it; default 5.
+    ``retry_after_max``: upper bound of what a target may ask for; default 1 h.
+    ``headers_max`` and ``header_bytes_max``: a job's own headers; default 64 and 16 KiB.
+    ``prepared_max``: job revisions whose requests are kept ready; default 4,096.
+    ``trust_env_proxy``: obey HTTP_PROXY, HTTPS_PROXY and NO_PROXY; default no. The proxy then
+    decides what may be called, not the egress policy.
+    """
+
+    version: str = __version__
+    response_bytes_max: int = 1024 * 1024
+    excerpt_bytes_max: int = 64 * 1024
+    head_bytes_max: int = 64 * 1024
+    head_fields_max: int = 128
+    informational_max: int = 10
+    connections_max: int = 1024
+    connections_per_host_max: int = 0
+    connections_kept_max: int = 512
+    keepalive: timedelta = timedelta(seconds=4)
+    candidate_wait: timedelta = timedelta(seconds=1)
+    dns_ttl: timedelta = timedelta(seconds=5)
+    dns_threads_max: int = 32
+    redirects_max: int = 5
+    retry_after_max: timedelta = timedelta(hours=1)
+    headers_max: int = 64
+    header_bytes_max: int = 16 * 1024
+    prepared_max: int = 4096
+    trust_env_proxy: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if not self.version.isascii() or not self.version.isprintable() or " " in self.version:
+            raise ValueError("version must be printable ASCII without spaces")
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, timedelta) and value < timedelta(0):
+                raise ValueError(f"{field.name} must not be negative")
+            if isinstance(value, int) and value < 0:
+                raise ValueError(f"{field.name} must not be negative")
+        if self.excerpt_bytes_max > self.response_bytes_max:
+            raise ValueError("excerpt_bytes_max must not exceed response_bytes_max")
+
+
+_AT_LEAST_ONE = (
+    "response_bytes_max",
+    "head_bytes_max",
+    "head_fields_max",
+    "connections_kept_max",
+    "dns_threads_max",
+    "headers_max",
+    "header_bytes_max",
+    "prepared_max",
+)
