@@ -28,7 +28,8 @@ RUN groupadd --gid 10001 myscheduler \
     && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /app \
         --shell /usr/sbin/nologin myscheduler \
     && install --directory --owner=10001 --group=10001 --mode=0750 /app/data \
-    && python -m compileall -q -j 0 -x '/(site-packages|test|tests|lib2to3|idlelib)/' /usr/local/lib/python3.12
+    && python -m compileall -q -j 0 -x '/(site-packages|test|tests|lib2to3|idlelib)/' \
+        /usr/local/lib/python3.12
 WORKDIR /app
 COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH \

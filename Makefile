@@ -1,5 +1,5 @@
-# Everything a developer and CI do. The first call installs what is needed (git, make and Python >= 3.11
-# suffice); later calls cost nothing until uv.lock or pyproject.toml changes.
+# Everything a developer and CI do. The first call installs what is needed (git, make and
+# Python >= 3.11 suffice); later calls cost nothing until uv.lock or pyproject.toml changes.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
-# Where the machine keeps certificates, uv trusts them as pip does: some networks have an authority of their own.
+# Where the machine keeps certificates, uv trusts them as pip does: some networks have an
+# authority of their own.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif

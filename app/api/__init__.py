@@ -1,1 +1,1 @@
-"""The HTTP interface: FastAPI routes, error answers, middleware. Reaches data through ``services`` only."""
+"""The HTTP interface: FastAPI routes, error answers, middleware; over ``services`` only."""

@@ -16,8 +16,6 @@ from pydantic.fields import FieldInfo
 
 from app.core.redaction import mask_password
 from app.core.settings import (
-    EgressMode,
-    HttpTransport,
     LogFormat,
     LogLevel,
     Provenance,
@@ -26,12 +24,11 @@ from app.core.settings import (
 )
 from app.core.sources import Gathered, Given, Origin, gather
 from app.core.spelling import nearest
+from app.security.egress import EgressMode
 
 __all__ = [
     "SETTING_NAMES",
     "ConfigError",
-    "EgressMode",
-    "HttpTransport",
     "LogFormat",
     "LogLevel",
     "Origin",
@@ -136,7 +133,7 @@ def survey_settings(
     gathered = gather(environ, env_file=env_file, flags=flags or {}, names=_EMPTY_TEXTS)
     given = _by_field(gathered)
     settings, refused = _build(given)
-    problems = (*gathered.problems, *refused)
+    problems = (*gathered.problems, *refused, *_find_conflicts(settings))
     warnings = (*gathered.warnings, *_find_doubts(settings))
     settings = settings.model_copy(update={"warnings": warnings})
     return Survey(
@@ -207,6 +204,16 @@ def _quote(text: str) -> str:
     if len(text) > _SHOWN_CHARACTERS_MAX:
         text = text[:_SHOWN_CHARACTERS_MAX] + "…"
     return repr(text)
+
+
+def _find_conflicts(settings: Settings) -> Iterator[str]:
+    """Say which settings, each valid, cannot be in force together."""
+    if settings.response_excerpt_bytes > settings.response_bytes_max:
+        yield (
+            f"MYSCHEDULER_RESPONSE_EXCERPT_BYTES ({settings.response_excerpt_bytes}) must not "
+            f"exceed MYSCHEDULER_RESPONSE_BYTES_MAX ({settings.response_bytes_max}); "
+            "what is not read cannot be kept"
+        )
 
 
 def _find_doubts(settings: Settings) -> Iterator[str]:

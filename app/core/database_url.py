@@ -24,7 +24,7 @@ def check_database_url(url: str) -> str:
     Raises ``ValueError`` with the rest of a sentence that begins with the setting's name.
     """
     found = _SCHEME.match(url)
-    if found is None:
+    if found is None or not url.isprintable():
         raise ValueError(f"is not a database address; it must look like {_ALLOWED}")
     scheme = found.group(1)
     if scheme in _SQLITE_SCHEMES:

@@ -5,6 +5,7 @@ A value is masked because of its key's name, or because it stands where a URL ca
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 MASK = "***"
@@ -17,8 +18,10 @@ _USERINFO = re.compile(
     r"(?P<scheme>\bpostgres[a-z+]*://)[^@\s]*@|(?P<other>[a-z0-9+.-]://)[^/?#\s]*@", re.IGNORECASE
 )
 _MASKED_QUERY = re.compile(
-    rf"([?&;][^=&;\s]*(?:{_MASKED_NAMES}|signature|\bsig\b)[^=&;\s]*=)[^&;#\s]+", re.IGNORECASE
+    rf"([?&;][^=&;\s]*(?:{_MASKED_NAMES}|signature|\bsig\b)[^=&;\s]*=)[^&;#\s'\"]+", re.IGNORECASE
 )
+# Most values of a log line; they are told apart before the slower questions below.
+_PLAIN_TYPES = frozenset({int, float, bool, type(None)})
 # Deeper than any value we log; a value that contains itself ends here too.
 _DEPTH_MAX = 8
 
@@ -40,10 +43,10 @@ def mask_secrets(value: Any, *, depth: int = 0) -> Any:
 
     Strings lose the credentials of the URLs in them; everything else stays as it is.
     """
-    if isinstance(value, str):
-        return mask_urls(value)
-    if isinstance(value, bytes):
-        return mask_urls(value.decode("utf-8", "replace"))
+    if type(value) in _PLAIN_TYPES:
+        return value
+    if isinstance(value, str | bytes):
+        return mask_urls(value if isinstance(value, str) else value.decode("utf-8", "replace"))
     if not isinstance(value, Mapping | list | tuple | set | frozenset):
         return value
     if depth >= _DEPTH_MAX:
@@ -56,8 +59,9 @@ def mask_secrets(value: Any, *, depth: int = 0) -> Any:
     return [_mask_item(item, depth=depth + 1) for item in value]
 
 
+@lru_cache(maxsize=1024)
 def is_secret_key(key: Any) -> bool:
-    """Tell whether a value under ``key`` is to be masked."""
+    """Tell whether a value under ``key`` is to be masked; remembered, since keys repeat."""
     text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
     return _MASKED_KEY.search(text) is not None
 

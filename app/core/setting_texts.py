@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from app.core.spelling import nearest
+from app.security.egress import EgressOptions
 
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)*")
@@ -57,6 +58,19 @@ def split_list(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(member for part in value.split(",") if (member := part.strip()))
     return value
+
+
+def check_egress_entries(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the entries of an allow or deny list if the egress policy understands each."""
+    for entry in entries:
+        try:
+            EgressOptions(allow=(entry,))
+        except ValueError as error:
+            raise ValueError(
+                f"holds {entry!r}; an entry is a network (10.0.0.0/8), an address, a host name, "
+                "*.suffix or *, each with or without :port"
+            ) from error
+    return entries
 
 
 def fold_choice(choices: type[StrEnum]) -> Callable[[Any], Any]:

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from app.core.database_url import check_database_url
 from app.core.setting_texts import (
+    check_egress_entries,
     check_host,
     check_root_path,
     check_timezone,
@@ -25,6 +26,8 @@ from app.core.setting_texts import (
     split_list,
 )
 from app.core.sources import EmptyText, Origin
+from app.runners.http_options import TransportKind
+from app.security.egress import EgressMode
 
 _MIB = 1024 * 1024
 
@@ -45,21 +48,6 @@ class LogFormat(StrEnum):
     AUTO = "auto"  # console on a terminal, json elsewhere
     JSON = "json"
     CONSOLE = "console"
-
-
-class HttpTransport(StrEnum):
-    """The library that delivers webhooks."""
-
-    AIOHTTP = "aiohttp"
-    HTTPX = "httpx"
-
-
-class EgressMode(StrEnum):
-    """Which addresses webhooks may reach."""
-
-    STANDARD = "standard"  # all but link-local, metadata services and the like
-    PUBLIC = "public"  # global addresses only
-    ALLOWLIST = "allowlist"  # only what MYSCHEDULER_EGRESS_ALLOW names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,14 +190,14 @@ class Settings(BaseSettings):
         ),
     ] = 30.0
     http_transport: Annotated[
-        HttpTransport,
-        BeforeValidator(fold_choice(HttpTransport)),
+        TransportKind,
+        BeforeValidator(fold_choice(TransportKind)),
         Variable(names=("MYSCHEDULER_HTTP_TRANSPORT",)),
         Field(
             description="The library that delivers webhooks; "
             "httpx is the fallback, at about ten times the CPU per request.",
         ),
-    ] = HttpTransport.AIOHTTP
+    ] = TransportKind.AIOHTTP
     http_trust_env: Annotated[
         bool,
         Variable(names=("MYSCHEDULER_HTTP_TRUST_ENV",)),
@@ -232,6 +220,7 @@ class Settings(BaseSettings):
         tuple[str, ...],
         NoDecode,
         BeforeValidator(split_list),
+        AfterValidator(check_egress_entries),
         Variable(
             names=("MYSCHEDULER_EGRESS_ALLOW",),
             allowed="networks, hosts or *.suffixes, separated by commas",
@@ -243,6 +232,7 @@ class Settings(BaseSettings):
         tuple[str, ...],
         NoDecode,
         BeforeValidator(split_list),
+        AfterValidator(check_egress_entries),
         Variable(
             names=("MYSCHEDULER_EGRESS_DENY",),
             allowed="networks, hosts or *.suffixes, separated by commas",
@@ -298,11 +288,13 @@ class Settings(BaseSettings):
     provenance: dict[str, Provenance] = Field(default={}, exclude=True, repr=False)
 
     @classmethod
-    def settings_customise_sources(  # type: ignore[explicit-override]  # typing has it from 3.12 on
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
         init_settings: PydanticBaseSettingsSource,
-        **_others: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take values from the constructor alone.
 

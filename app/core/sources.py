@@ -26,6 +26,7 @@ _SERVICE_LINK = re.compile(
     r"MYSCHEDULER_([A-Z0-9_]+_)?"
     r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
 )
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -151,7 +152,9 @@ def _take(name: str, layer: _Layer, gathered: Gathered, *, empty: EmptyText) -> 
     elif path:
         text = _read_secret_file(name, Path(path), gathered.problems)
         if text is not None:
-            gathered.given[name] = Given(name=name, text=text, origin=Origin.FILE, place=path)
+            gathered.given[name] = Given(
+                name=name, text=text, origin=Origin.FILE, place=_printable(path)
+            )
     elif direct or (name in layer.texts and empty is EmptyText.VALUE):
         gathered.given[name] = Given(name=name, text=direct, origin=layer.origin, place=layer.place)
     elif name in layer.texts or name + FILE_SUFFIX in layer.texts:
@@ -169,21 +172,30 @@ def _note_empty(name: str, layer: _Layer, gathered: Gathered, *, empty: EmptyTex
 
 def _read_secret_file(name: str, path: Path, problems: list[str]) -> str | None:
     variable = name + FILE_SUFFIX
+    shown = _printable(str(path))
+    if _ADDRESS.match(str(path)):
+        problems.append(f"{variable} must name a file that holds the value, and holds an address")
+        return None
     try:
         with path.open(encoding="utf-8-sig") as stream:
             text = stream.read(_FILE_CHARACTERS_MAX + 1)
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{variable} names {path}, which cannot be read: {_reason(error)}")
+        problems.append(f"{variable} names {shown}, which cannot be read: {_reason(error)}")
         return None
     if len(text) > _FILE_CHARACTERS_MAX:
         problems.append(
-            f"{variable} names {path}, which is longer than {_FILE_CHARACTERS_MAX} characters"
+            f"{variable} names {shown}, which is longer than {_FILE_CHARACTERS_MAX} characters"
         )
         return None
     if not text.strip():
-        problems.append(f"{variable} names {path}, which is empty; write the value into it")
+        problems.append(f"{variable} names {shown}, which is empty; write the value into it")
         return None
     return text.strip()
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without anything that could steer a terminal or break its encoding."""
+    return text if text.isprintable() else repr(text)
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
@@ -197,10 +209,11 @@ def _judge_unknown_names(layer: _Layer, names: Collection[str], gathered: Gather
     for word, text in sorted(layer.texts.items()):
         if not word.upper().startswith(PREFIX) or word in known or _is_service_link(word, text):
             continue
+        shown = _printable(word)
         meant = _meant_by(word, known)
         hint = f"; did you mean {meant}?" if meant else "; `myscheduler config` lists all settings"
         place = f" (in {layer.place})" if layer.place else ""
-        gathered.problems.append(f"{word}{place} is not a setting{hint}")
+        gathered.problems.append(f"{shown}{place} is not a setting{hint}")
 
 
 def _is_service_link(word: str, text: str) -> bool:
@@ -229,7 +242,7 @@ def _warn_of_near_misses(layers: list[_Layer], names: Collection[str], gathered:
     for layer in layers:
         for word in sorted(layer.texts):
             gathered.warnings.extend(
-                f"{word} is not read; did you mean {name}?"
+                f"{_printable(word)} is not read; did you mean {name}?"
                 for name in wanted
                 if word != name and is_one_slip_away(word, name)
             )

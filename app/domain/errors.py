@@ -8,10 +8,12 @@
     │   └── ExecutionNotFoundError
     ├── ConflictError
     │   ├── JobExistsError
+    │   ├── JobBrokenError
     │   └── IdempotencyKeyReusedError
     ├── InvalidError
     │   ├── InvalidScheduleError
-    │   └── InvalidJobError
+    │   ├── InvalidJobError
+    │   └── TargetRefusedError
     └── UnavailableError
         ├── StorageUnavailableError
         ├── StorageInUseError
@@ -73,6 +75,18 @@ class JobExistsError(ConflictError):
         )
 
 
+class JobBrokenError(ConflictError):
+    """The job's stored definition cannot be read, so it cannot run."""
+
+    code = "job_broken"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"Job {job_id} is broken: its stored definition cannot be read; "
+            "send the whole job again with replace_existing=true"
+        )
+
+
 class IdempotencyKeyReusedError(ConflictError):
     """An Idempotency-Key came back with another request."""
 
@@ -101,6 +115,18 @@ class InvalidJobError(InvalidError):
     """Another part of the definition cannot work."""
 
     code = "invalid_job"
+
+
+class TargetRefusedError(InvalidError):
+    """The egress policy does not let this target be called."""
+
+    code = "egress_denied"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The target must not be called: {why}; "
+            "choose another target, or let an operator allow it by MYSCHEDULER_EGRESS_ALLOW"
+        )
 
 
 class UnavailableError(SchedulerError):

@@ -70,6 +70,18 @@ def follows_elapsed_time(fields: tuple[tuple[str, str], ...]) -> bool:
     )
 
 
+def listed_values(fields: tuple[tuple[str, str], ...], name: str) -> frozenset[int] | None:
+    """List the values of one normalised field; None where they depend on the month.
+
+    A field that is not given has all its values; Sunday is 0.
+    """
+    items = dict(fields).get(name, "*").split(",")
+    if any(item == "last" or " " in item for item in items):
+        return None
+    read = (parse_item(item, field=_FIELDS[name], where=name) for item in items)
+    return frozenset(value for item in read for value in item.values())
+
+
 def _normalise_field(name: str, text: str) -> str:
     items = split_items(text, where=f"cron.{name}")
     written = [

@@ -64,8 +64,12 @@ class Item:
         return tuple(dict.fromkeys(each))
 
     def text(self) -> str:
-        """Write the item in digits, as both evaluators read it; a wrapped range as a list."""
-        if self.wraps:
+        """Write the item in digits, as both evaluators read it.
+
+        A wrapped range becomes a list. So does a range of one value: cronsim reads ``0-0/5`` as
+        ``0/5``, and APScheduler refuses it.
+        """
+        if self.first is not None and (self.wraps or len(self.values()) == 1):
             return ",".join(map(str, self.values()))
         head = "*" if self.first is None else str(self.first)
         tail = "" if self.last is None else f"-{self.last}"
@@ -114,9 +118,7 @@ def parse_value(text: str, *, field: FieldRange, where: str) -> int:
         raise InvalidScheduleError(f"{where}: {_unknown_name(text, field)}")
     value = int(text)
     if not field.lowest <= value <= field.highest:
-        raise InvalidScheduleError(
-            f"{where}: a number lies outside {field.lowest}-{field.highest}"
-        )
+        raise InvalidScheduleError(f"{where}: a number lies outside {field.lowest}-{field.highest}")
     return value
 
 

@@ -9,7 +9,7 @@ Imports ``domain``, the shared grammar and cronsim; called by ``triggers.py``.
 
 import copy
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from cronsim import CronSim, CronSimError
 
@@ -22,6 +22,7 @@ from app.engine.cron_items import (
     parse_value,
     split_items,
 )
+from app.engine.day_times import DayTimes, first_on_days
 
 _MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -59,23 +60,43 @@ class CrontabPattern:
         self.follows_elapsed_time = any(
             item.startswith("*") for item in f"{minute},{hour}".split(",")
         )
-        try:
-            self._template = CronSim(normalised, _ANY_WALL)
-        except CronSimError as error:
-            # Fields were checked one by one: what is left is a day that its months do not have.
-            raise InvalidScheduleError(
-                "the schedule never fires: no month of crontab field 4 (month) has a day of "
-                "field 3 (day of month); change one of them"
-            ) from error
+        self._template = _compile(normalised)
+        self._times = DayTimes(
+            hours=self._template.hours, minutes=self._template.minutes, seconds=(0,)
+        )
 
     def first_from(self, wall: datetime) -> datetime | None:
         """Return the first matching whole second at or after ``wall``; None if 50 years have none.
 
         ``wall`` is naive, without a fraction.
         """
+        return first_on_days(wall, matches=self._matches, times=self._times, search=self.search)
+
+    def search(self, wall: datetime) -> datetime | None:
+        """Do the same by cronsim alone."""
         search = copy.copy(self._template)
         search.dt = wall - _SECOND
         return next(search, None)
+
+    def _matches(self, day: date) -> bool:
+        return day.month in self._template.months and self._template.match_day(day)
+
+
+def _compile(normalised: str) -> CronSim:
+    """Parse checked fields; what can still be wrong with them is a date that never comes."""
+    try:
+        template = CronSim(normalised, _ANY_WALL)
+    except CronSimError as error:
+        raise InvalidScheduleError(
+            "the schedule never fires: crontab fields 3 (day of month) and 4 (month) never meet "
+            "on one date; change one of them"
+        ) from error
+    if next(copy.copy(template), None) is None:
+        raise InvalidScheduleError(
+            "the schedule never fires: crontab fields 3 (day of month), 4 (month) and "
+            "5 (day of week) never meet on one date; change one of them"
+        )
+    return template
 
 
 def normalise_crontab(expression: str) -> str:

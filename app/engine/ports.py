@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from app.db.unit_of_work import WriteConnection
 from app.domain.events import Event
 from app.domain.execution import Attempt, Outcome
 
@@ -19,6 +20,24 @@ class Runner(Protocol):
 
     async def close(self) -> None:
         """Free connections; safe to call twice."""
+        ...
+
+
+class Leader(Protocol):
+    """Says who ticks, and fences off who no longer does."""
+
+    @property
+    def owner(self) -> str:
+        """Name this process in the rows it claims."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """Tell the term this process leads under; also the fence of its claims."""
+        ...
+
+    def guard(self, connection: WriteConnection) -> None:
+        """Refuse the open transaction if this process no longer leads."""
         ...
 
 

@@ -78,9 +78,7 @@ def plan_job(found: DueInstants, open_runs: Counter[ExecutionStatus], moment: Mo
     return plan
 
 
-def _split(
-    found: DueInstants, moment: Moment
-) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
+def _split(found: DueInstants, moment: Moment) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
     grace = found.job.policy.misfire_grace
     if grace is None:
         return (), found.fire_times
@@ -134,9 +132,7 @@ def _add_elided(plan: JobPlan, found: DueInstants, moment: Moment) -> None:
     plan.rows.append(_stretch(found.job, elided, status, reason))
 
 
-def _add_missed(
-    plan: JobPlan, job: DueJob, instants: Sequence[datetime], moment: Moment
-) -> None:
+def _add_missed(plan: JobPlan, job: DueJob, instants: Sequence[datetime], moment: Moment) -> None:
     """Add instants that nothing makes up for, told apart by whether the scheduler was up."""
     down = [i for i in instants if _absence(i, moment) is Reason.SCHEDULER_DOWN]
     _add_not_run(plan, job, down, ExecutionStatus.MISSED, Reason.SCHEDULER_DOWN)
@@ -196,8 +192,7 @@ def _queued(job: DueJob, instant: datetime, cause: Cause) -> NewExecution:
         scheduled_for=instant,
         status=ExecutionStatus.QUEUED,
         next_attempt_at=instant + delay,
-        exclusive=job.policy.max_instances == 1
-        and job.policy.overlap is not OverlapPolicy.ALLOW,
+        exclusive=job.policy.max_instances == 1 and job.policy.overlap is not OverlapPolicy.ALLOW,
     )
 
 
@@ -236,6 +231,4 @@ def _stretch(
 
 
 def _id(job: DueJob, instant: datetime) -> ExecutionId:
-    return execution_id_for(
-        job.id, clock_epoch=job.clock_epoch, scheduled_for_us=to_us(instant)
-    )
+    return execution_id_for(job.id, clock_epoch=job.clock_epoch, scheduled_for_us=to_us(instant))

@@ -5,7 +5,7 @@ an instant in a job's zone.
 """
 
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from zoneinfo import ZoneInfo
 
@@ -15,14 +15,14 @@ from app.domain.errors import InvalidScheduleError
 _MEANT = {"jst": "Asia/Tokyo", "kst": "Asia/Seoul", "pst": "America/Los_Angeles"}
 
 
-@lru_cache(maxsize=1)
+@cache
 def zone_names() -> tuple[str, ...]:
     """Return every IANA name that the zone data knows, links included, in its own order."""
     listing = resources.files("tzdata").joinpath("zones").read_text(encoding="utf-8")
     return tuple(listing.split())
 
 
-@lru_cache(maxsize=None)  # bounded by the number of names: only known ones get past the check
+@cache  # bounded by the number of names: only known ones get past the check
 def load_zone(name: str) -> ZoneInfo:
     """Return the zone of this exact name.
 
@@ -35,7 +35,7 @@ def load_zone(name: str) -> ZoneInfo:
         return ZoneInfo.from_file(file, key=name)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _known_names() -> frozenset[str]:
     return frozenset(zone_names())
 

@@ -39,6 +39,17 @@ def insert_executions(
         connection.execute(_INSERT, [_new_values(row, now_us) for row in rows])
 
 
+def known_ids(connection: ReadConnection, ids: Sequence[ExecutionId]) -> set[ExecutionId]:
+    """Tell which of ``ids`` have a row."""
+    known: set[ExecutionId] = set()
+    for start in range(0, len(ids), CHUNK):
+        statement = sa.select(executions.c.id).where(
+            executions.c.id.in_(ids[start : start + CHUNK])
+        )
+        known.update(ExecutionId(row.id) for row in connection.execute(statement))
+    return known
+
+
 def count_open(
     connection: ReadConnection, job_ids: Sequence[JobId]
 ) -> dict[JobId, Counter[ExecutionStatus]]:

@@ -5,6 +5,7 @@ the ledger can be recomputed and an edit be traced. Deleted jobs stay as tombsto
 the same id revives the row under the next clock epoch.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,9 +107,28 @@ def find_job_for_change(connection: WriteConnection, job_id: JobId) -> Job | Non
     return None if row is None else _job(row)
 
 
-def list_jobs(connection: ReadConnection) -> list[Job]:
-    """Read all jobs, those with a next run time first, soonest first."""
-    return [_job(row) for row in connection.execute(_LIST).mappings()]
+def cursor_of(connection: ReadConnection, job_id: JobId) -> datetime:
+    """Tell up to where a stored job's due instants are accounted."""
+    statement = sa.select(jobs.c.cursor_us).where(jobs.c.id == job_id)
+    return from_us(connection.execute(statement).scalar_one())
+
+
+def zones_of(connection: ReadConnection, job_ids: Sequence[JobId]) -> dict[JobId, str]:
+    """Tell the zones of jobs, deleted ones included; unreadable ones are left out."""
+    zones: dict[JobId, str] = {}
+    for start in range(0, len(job_ids), CHUNK):
+        statement = sa.select(jobs.c.id, jobs.c.schedule).where(
+            jobs.c.id.in_(job_ids[start : start + CHUNK])
+        )
+        for job_id, schedule in connection.execute(statement):
+            with contextlib.suppress(UnreadableDefinitionError):
+                zones[JobId(job_id)] = load_schedule(schedule).timezone
+    return zones
+
+
+def list_jobs(connection: ReadConnection, *, limit: int | None = None) -> list[Job]:
+    """Read all jobs (or the first ones): those with a next run time first, soonest first."""
+    return [_job(row) for row in connection.execute(_LIST.limit(limit)).mappings()]
 
 
 def count_jobs(connection: ReadConnection) -> int:

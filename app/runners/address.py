@@ -5,6 +5,7 @@ non-ASCII) is percent-encoded. May import the domain and httpx.
 """
 
 import re
+import socket
 import unicodedata
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
@@ -25,7 +26,8 @@ class Address:
     """A parsed http or https URL.
 
     ``text`` is the URL as given; ``host`` is ASCII (IDNA), an IPv6 address without brackets;
-    ``target`` is what follows the method on the request line; ``url`` serves transports.
+    ``target`` is what follows the method on the request line; ``url`` serves transports: its host
+    is where to connect, with numbers in any dress (``0177.1``) turned into the address they mean.
     """
 
     text: str
@@ -76,7 +78,7 @@ def parse_address(text: str) -> Address:
         host=host,
         port=port,
         target=_target(text[len(scheme) + len("://") + len(parts.netloc) :]),
-        url=httpx.URL(scheme=scheme, host=host, port=port, path="/"),
+        url=httpx.URL(scheme=scheme, host=_connectable(host), port=port, path="/"),
     )
 
 
@@ -112,13 +114,22 @@ def _ascii_host(host: str) -> str:
             raise config_error("The URL's IPv6 address cannot be read") from error
     if not host.isascii():
         host = unicodedata.normalize("NFKC", host).replace("\u3002", ".")
-    try:
-        ascii_host = httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise config_error("The URL's host is not a valid name") from error
-    if not _NAME.fullmatch(ascii_host):
+    if not host.isascii():
+        try:
+            host = httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise config_error("The URL's host is not a valid name") from error
+    if not _NAME.fullmatch(host):
         raise config_error("The URL's host is missing or not a valid name")
-    return ascii_host
+    return host
+
+
+def _connectable(host: str) -> str:
+    """Turn a numeric host into the address it means, by the C library's rules."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
 
 
 def _target(rest: str) -> bytes:

@@ -25,15 +25,17 @@ from app.runners.http_options import HttpRunnerOptions
 _NAMES_MAX = 1024
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
-AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, SocketAddress]
 
 
-class Lookup(Protocol):
-    """``socket.getaddrinfo``, or a test's stand-in."""
+class Candidate(NamedTuple):
+    """An address to connect to; ``address`` is what ``socket.connect`` takes."""
 
-    def __call__(self, host: str, port: int, *, type: int, flags: int = 0) -> list[AddressInfo]:  # noqa: A002 - getaddrinfo's own word
-        """Tell the addresses of a host; blocks."""
-        ...
+    family: socket.AddressFamily
+    address: SocketAddress
+
+
+Lookup = Callable[[str, int, int], list[Candidate]]
+"""Tells the addresses of host and port under ``getaddrinfo``'s flags; blocks, raises as it does."""
 
 
 class EgressVerdict(Protocol):
@@ -58,17 +60,10 @@ class Egress(Protocol):
         ...
 
 
-class Candidate(NamedTuple):
-    """An address to connect to; ``address`` is what ``socket.connect`` takes."""
-
-    family: socket.AddressFamily
-    address: SocketAddress
-
-
 class Resolver:
     """Look-ups in threads of their own, shared while in flight and remembered for a moment."""
 
-    def __init__(self, options: HttpRunnerOptions, *, lookup: Lookup = socket.getaddrinfo) -> None:
+    def __init__(self, options: HttpRunnerOptions, *, lookup: Lookup) -> None:
         self._ttl_seconds = options.dns_ttl.total_seconds()
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(options.dns_threads_max, thread_name_prefix="dns")
@@ -81,7 +76,7 @@ class Resolver:
         A host that is a number in any dress needs no thread. Raises ``DeliveryError`` (dns).
         """
         try:
-            return _candidates(self._lookup(host, port, type=socket.SOCK_STREAM, flags=_NUMERIC))
+            return self._lookup(host, port, socket.AI_NUMERICHOST)
         except socket.gaierror:
             pass  # a name
         except UnicodeError as error:
@@ -107,14 +102,11 @@ class Resolver:
     ) -> list[Candidate]:
         pending = self._pending.get(key)
         if pending is None:
-            pending = loop.run_in_executor(self._threads, self._look_up, *key)
+            pending = loop.run_in_executor(self._threads, self._lookup, *key, 0)
             self._pending[key] = pending
             pending.add_done_callback(self._remember(key, loop=loop))
         # Shielded: whoever gives up must not take the answer from the others who wait for it.
         return await asyncio.shield(pending)
-
-    def _look_up(self, host: str, port: int) -> list[Candidate]:
-        return _candidates(self._lookup(host, port, type=socket.SOCK_STREAM))
 
     def _remember(
         self, key: tuple[str, int], *, loop: asyncio.AbstractEventLoop
@@ -169,10 +161,9 @@ class Dialer:
         self._resolver.close()
 
 
-_NUMERIC = socket.AI_NUMERICHOST
-
-
-def _candidates(infos: list[AddressInfo]) -> list[Candidate]:
+def system_lookup(host: str, port: int, flags: int) -> list[Candidate]:
+    """Ask the platform's resolver."""
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return [Candidate(family, address) for family, _, _, _, address in infos]
 
 

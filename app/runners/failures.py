@@ -64,9 +64,7 @@ def egress_error(host: str, why: str) -> DeliveryError:
 
 def protocol_error(sentence: str) -> DeliveryError:
     """Tell that the peer broke HTTP; the request may have been processed."""
-    return DeliveryError(
-        sentence, kind=AttemptOutcome.PROTOCOL_ERROR, reason=Reason.PROTOCOL
-    )
+    return DeliveryError(sentence, kind=AttemptOutcome.PROTOCOL_ERROR, reason=Reason.PROTOCOL)
 
 
 def too_large_error(limit_bytes: int) -> DeliveryError:

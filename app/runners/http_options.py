@@ -1,4 +1,4 @@
-"""What can be set about HTTP delivery, with the reason for each default. Read by ``main`` and runners."""
+"""What can be set about HTTP delivery, with the reason for each default."""
 
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -26,13 +26,15 @@ class HttpRunnerOptions:
     included; default 64 KiB, four times what common servers send at most.
     ``head_fields_max``: header fields of an answer; default 128.
     ``informational_max``: 1xx answers before the final one; default 10; real servers send one.
-    ``connections_max``: simultaneous connections; default 1,024, above the dispatcher's cap of runs,
-    so that no run waits here; 0 is unlimited.
-    ``connections_per_host_max``: the same per host and port; default 0, the dispatcher limits hosts.
+    ``connections_max``: simultaneous connections; default 1,024, above the dispatcher's cap of
+    runs, so that no run waits here; 0 is unlimited.
+    ``connections_per_host_max``: the same per host and port; default 0 (unlimited), because the
+    dispatcher limits hosts. The httpx transport knows no such limit.
     ``connections_kept_max``: beyond this many open connections none is kept after its answer;
     default 512, for the sake of file descriptors.
     ``keepalive``: how long an idle connection is kept; default 4 s, below the 5 s after which
-    Node.js and uvicorn close theirs, so that we seldom write into a connection being closed.
+    Node.js and uvicorn close theirs, so that we seldom write into a connection being closed. The
+    httpx transport keeps none.
     ``candidate_wait``: how long one of several addresses may take to connect before the next is
     tried; default 1 s, the wait before a lost SYN is sent again. The last one gets the rest.
     ``dns_ttl``: how long a name's addresses are remembered; default 5 s; they are judged anew at

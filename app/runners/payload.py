@@ -8,7 +8,7 @@ from app.domain.job import BodyType
 from app.runners.failures import config_error
 
 # A JSON string, or white space outside of one.
-_STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
+_STRING_OR_SPACE = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|\s+')
 _CONTENT_TYPES = {
     BodyType.JSON: b"application/json",
     BodyType.FORM: b"application/x-www-form-urlencoded",

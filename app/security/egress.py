@@ -100,9 +100,10 @@ class EgressOptions:
     """The policy as configured; a malformed entry is a ``ValueError`` that names it.
 
     ``mode``: default ``standard``, since calling neighbours is what self-hosting is for.
-    ``allow`` and ``deny``: entries, default none. An entry is an address or CIDR (``10.0.0.0/8``), a
-    host name, or ``*.suffix`` (any depth, not the suffix itself), each optionally with ``:port``
-    (IPv6 then in brackets); or ``*:port`` for any host. Deny wins over allow.
+    ``allow`` and ``deny``: entries, default none. An entry is an address or CIDR
+    (``10.0.0.0/8``), a host name, or ``*.suffix`` (any depth, not the suffix itself), each
+    optionally with ``:port`` (IPv6 then in brackets); or ``*:port`` for any host. Deny wins over
+    allow.
     """
 
     mode: EgressMode = EgressMode.STANDARD
@@ -190,8 +191,8 @@ class EgressPolicy:
     def judge_url(self, url: str) -> Verdict:
         """Judge what a URL alone tells: addresses in any dress, and names that no rule lets pass.
 
-        An allowed name may still be refused at connect time, by what it resolves to. A URL without a
-        host is not for this policy to refuse and is allowed.
+        An allowed name may still be refused at connect time, by what it resolves to. A URL without
+        a host is not for this policy to refuse and is allowed.
         """
         try:
             parts = urlsplit(url)
@@ -224,19 +225,20 @@ class EgressPolicy:
         shown = _shown(address, carrier)
         if _any_match(self._deny, address=address, port=port, host=host):
             return Verdict(allowed=False, why=f"{shown} port {port} is on the deny list")
-        refused = _kind(address, _REFUSED)
-        if refused is not None:
+        if refused := _kind(address, _REFUSED):
             network, kind = refused
-            if not self._names_refused(address, port, network=network):
-                return Verdict(allowed=False, why=f"{shown} is {kind}")
-            return _ALLOWED
+            named = self._names_refused(address, port, network=network)
+            return _ALLOWED if named else Verdict(allowed=False, why=f"{shown} is {kind}")
         if _any_match(self._allow, address=address, port=port, host=host):
             return _ALLOWED
+        return self._judge_by_mode(address, port, carrier=carrier)
+
+    def _judge_by_mode(self, address: _Address, port: int, *, carrier: _Address) -> Verdict:
         match self.options.mode:
             case EgressMode.STANDARD:
                 return _ALLOWED
             case EgressMode.PUBLIC:
-                return _judge_public(address, shown=shown)
+                return _judge_public(address, shown=_shown(address, carrier))
             case EgressMode.ALLOWLIST:
                 return self._judge_unlisted(address, port, carrier=carrier)
 

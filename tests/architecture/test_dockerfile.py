@@ -251,6 +251,14 @@ def test_the_built_image_holds_the_package_and_its_bytecode(built: Path) -> None
     assert not [name for name in ("pytest", "mypy", "ruff") if (site / name).exists()]
 
 
+@pytest.mark.slow
+def test_the_built_image_holds_the_licence(built: Path) -> None:
+    """The licence travels with the package, as it asks for."""
+    (site,) = (built / ".venv" / "lib").glob("python*/site-packages")
+
+    assert list(site.glob("myscheduler-*.dist-info/licenses/LICENSE"))
+
+
 @pytest.mark.parametrize("name", ["app/__init__.py", "pyproject.toml", "uv.lock", "LICENSE"])
 def test_the_context_holds_what_is_built(name: str) -> None:
     """What the build needs is in its context."""

@@ -53,6 +53,7 @@ def test_targets_exist(target: str) -> None:
 
     assert planned.returncode == 0, planned.stderr
     assert "warning" not in planned.stderr
+    assert "Nothing to be done" not in planned.stdout
 
 
 def test_an_unknown_target_is_an_error() -> None:

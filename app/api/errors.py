@@ -1,0 +1,174 @@
+"""From errors to answers: the only place that knows which refusal is which HTTP status.
+
+All are ``application/problem+json`` (RFC 9457). ``detail`` is a sentence that says what to change;
+a 422 keeps the list of fields that clients of this API parse in ``detail`` and puts the sentence
+into ``title``. The input is never repeated, and an unforeseen error shows nothing of itself.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.domain.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    SchedulerError,
+    UnavailableError,
+)
+from app.schemas.problem import Problem, ValidationProblem
+
+log = structlog.get_logger(__name__)
+
+_STATUSES: tuple[tuple[type[SchedulerError], HTTPStatus], ...] = (
+    (NotFoundError, HTTPStatus.NOT_FOUND),
+    (ConflictError, HTTPStatus.CONFLICT),
+    (InvalidError, HTTPStatus.BAD_REQUEST),
+    (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+# The database is usually back, or a restart over, within this.
+_RETRY_AFTER_SECONDS = "5"
+_MEDIA_TYPE = "application/problem+json"
+_HTTP_CODES = {404: "path_not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_MESSAGES_MAX = 3
+_PROBLEMS_MAX = 100
+
+_DESCRIPTIONS = {
+    400: "The schedule is missing, impossible or never fires, or fields contradict each other.",
+    404: "There is no such job or execution.",
+    409: "The job exists already, or cannot run as it is.",
+    413: "The request is larger than the limit.",
+    503: "The database does not take changes right now; nothing was stored. See Retry-After.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document the error answers of an endpoint; 422 and 503 belong to all."""
+    answers: dict[int | str, dict[str, Any]] = {
+        status: {
+            "model": Problem,
+            "description": _DESCRIPTIONS[status],
+            "content": {_MEDIA_TYPE: {}},
+        }
+        for status in sorted({*statuses, 503})
+    }
+    answers[422] = {
+        "model": ValidationProblem,
+        "description": "A field is malformed.",
+        "content": {_MEDIA_TYPE: {}},
+    }
+    return answers
+
+
+def install_error_handlers(app: FastAPI, *, request_bytes_max: int) -> None:
+    """Make every refusal a problem document."""
+
+    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return _http_problem(request, error, request_bytes_max)
+
+    app.add_exception_handler(SchedulerError, _on_refusal)
+    app.add_exception_handler(RequestValidationError, _on_malformed)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(Exception, _on_unforeseen)
+
+
+async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SchedulerError)
+    status = next((s for family, s in _STATUSES if isinstance(error, family)), None)
+    if status is None:
+        raise error
+    headers = {}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = _RETRY_AFTER_SECONDS
+    return _problem(status, str(error), error.code, headers)
+
+
+async def _on_malformed(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = [_field_problem(item) for item in error.errors()[:_PROBLEMS_MAX]]
+    content = {
+        "type": "about:blank",
+        "title": _sentence(request, found),
+        "status": 422,
+        "detail": found,
+        "code": "malformed_request",
+    }
+    return JSONResponse(content, status_code=422, media_type=_MEDIA_TYPE)
+
+
+async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("request.failed", path=request.url.path, method=request.method, exc_info=error)
+    return _problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "The service failed while it handled this request; its log has the details",
+        "internal_error",
+        {},
+    )
+
+
+def _http_problem(request: Request, error: HTTPException, request_bytes_max: int) -> JSONResponse:
+    status = HTTPStatus(error.status_code)
+    match status:
+        case HTTPStatus.NOT_FOUND:
+            detail = "There is nothing at this path; the paths are listed at /docs"
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
+            detail = f"{request.method} is not possible here; use {allowed or 'another method'}"
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            detail = f"The request is too large; at most {request_bytes_max} bytes are accepted"
+        case _:
+            detail = "The request could not be read; send well-formed JSON over HTTP"
+    code = _HTTP_CODES.get(error.status_code, "bad_request")
+    return _problem(status, detail, code, dict(error.headers or {}))
+
+
+def _problem(status: HTTPStatus, detail: str, code: str, headers: dict[str, str]) -> JSONResponse:
+    content = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+    }
+    return JSONResponse(content, status_code=status.value, media_type=_MEDIA_TYPE, headers=headers)
+
+
+def _field_problem(item: dict[str, Any]) -> dict[str, Any]:
+    """Keep type, place and message of one problem; the input and its context may hold secrets."""
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "json_invalid":
+        reason = str(item.get("ctx", {}).get("error", "it cannot be parsed"))
+        message = f"The body is not valid JSON: {_printable(reason)}"
+    location = [_printable(part) if isinstance(part, str) else part for part in item["loc"]]
+    return {"type": item["type"], "loc": location, "msg": message}
+
+
+def _sentence(request: Request, found: Sequence[dict[str, Any]]) -> str:
+    if _sent_json_as_something_else(request, found):
+        return "The body was not read as JSON; send the header Content-Type: application/json"
+    parts = [
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in found[:_MESSAGES_MAX]
+    ]
+    more = len(found) - len(parts)
+    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
+
+
+def _sent_json_as_something_else(request: Request, found: Sequence[dict[str, Any]]) -> bool:
+    """Recognise ``curl -d '{…}'`` without a header, which says it sends a form."""
+    content_type = request.headers.get("content-type", "")
+    return "json" not in content_type.lower() and any(
+        item["loc"] == ["body"] and item["type"] in {"model_attributes_type", "dict_type"}
+        for item in found
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:200])

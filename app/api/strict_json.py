@@ -1,0 +1,57 @@
+"""Request bodies are JSON as RFC 8259 has it: no NaN, no doubled keys, no bottomless nesting.
+
+What Python's parser lets pass but cannot be sent on, stored or answered faithfully ends here as a
+malformed request, before any model sees it.
+"""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+
+class StrictJsonRequest(Request):
+    """A request whose ``json()`` is strict."""
+
+    async def json(self) -> Any:
+        """Parse the body; raises ``json.JSONDecodeError`` for whatever is wrong with it."""
+        body = await self.body()
+        try:
+            text = body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise json.JSONDecodeError("the body is not UTF-8", "", error.start) from error
+        try:
+            return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        except json.JSONDecodeError:
+            raise
+        except RecursionError as error:
+            raise json.JSONDecodeError("the body is nested too deeply", "", 0) from error
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from error
+
+
+class StrictJsonRoute(APIRoute):
+    """A route that reads its body through ``StrictJsonRequest``."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the usual handler."""
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(StrictJsonRequest(request.scope, request.receive))
+
+        return handle_strictly
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object names the same key twice")
+    return found

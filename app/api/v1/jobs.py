@@ -1,0 +1,108 @@
+"""Endpoints on jobs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+
+from app.api.deps import Services, ServicesDep
+from app.api.errors import problems
+from app.api.strict_json import StrictJsonRoute
+from app.domain.errors import JobNotFoundError
+from app.domain.ids import JobId
+from app.domain.job import JobDefinition
+from app.schemas.execution_answer import to_execution
+from app.schemas.job_answer import (
+    ActionAnswer,
+    CreatedAnswer,
+    JobDetail,
+    JobList,
+    TriggerAnswer,
+    to_created,
+    to_job_detail,
+    to_job_info,
+)
+from app.schemas.job_mapping import keep_masked_headers, to_definition
+from app.schemas.job_request import JobRequest
+from app.services.job_service import NewJob
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictJsonRoute)
+
+JobIdPath = Annotated[
+    str, Path(description="The job's id.", examples=["daily-report"], max_length=255)
+]
+
+# A job's page shows so many of its newest executions.
+_DETAIL_EXECUTIONS = 50
+
+
+@router.post("", responses=problems(400, 409, 413), summary="Create or replace a job")
+async def create_job(request: JobRequest, services: ServicesDep, http: Request) -> CreatedAnswer:
+    """Store a job and schedule it; when this is answered, it survives any crash.
+
+    An unknown field is ignored and reported in `warnings`.
+    """
+    job_id = request.id or services.jobs.new_id()
+    definition = to_definition(request, job_id, services.defaults)
+    if request.replace_existing:
+        definition = keep_masked_headers(definition, await _stored(services, job_id))
+    else:
+        definition = keep_masked_headers(definition, None)
+    new = NewJob(id=job_id, definition=definition, replace_existing=request.replace_existing)
+    job = await services.jobs.create(new, actor=_actor(http))
+    return to_created(job, request.unknown_fields())
+
+
+@router.get("", responses=problems(), summary="List all jobs")
+async def list_jobs(services: ServicesDep) -> JobList:
+    """List all jobs, soonest first; those without a next run time come last."""
+    return JobList(jobs=[to_job_info(job) for job in await services.jobs.list()])
+
+
+@router.get("/{job_id}", responses=problems(404), summary="Read a job")
+async def read_job(job_id: JobIdPath, services: ServicesDep) -> JobDetail:
+    """Read a job in full, with its 50 newest executions."""
+    job = await services.jobs.get(JobId(job_id))
+    page = await services.executions.of_job(job.id, limit=_DETAIL_EXECUTIONS)
+    zone = page.zones.get(job.id, services.defaults.zone)
+    executions = [to_execution(execution, zone) for execution in page.executions]
+    return to_job_detail(job, executions, default_zone=services.defaults.zone)
+
+
+@router.delete("/{job_id}", responses=problems(404), summary="Delete a job")
+async def delete_job(job_id: JobIdPath, services: ServicesDep, http: Request) -> ActionAnswer:
+    """Delete a job. No new attempt starts after this answer; its history stays readable."""
+    job = await services.jobs.delete(JobId(job_id), actor=_actor(http))
+    return ActionAnswer(job_id=job.id, status="deleted")
+
+
+@router.post("/{job_id}/pause", responses=problems(404), summary="Pause a job")
+async def pause_job(job_id: JobIdPath, services: ServicesDep, http: Request) -> ActionAnswer:
+    """Pause a job: waiting runs are cancelled, runs under way end. Pausing twice is fine."""
+    job = await services.jobs.pause(JobId(job_id), actor=_actor(http))
+    return ActionAnswer(job_id=job.id, status="paused")
+
+
+@router.post("/{job_id}/resume", responses=problems(404), summary="Resume a job")
+async def resume_job(job_id: JobIdPath, services: ServicesDep, http: Request) -> ActionAnswer:
+    """Resume a job at its next time from now; what passed in the pause is recorded as skipped."""
+    job = await services.jobs.resume(JobId(job_id), actor=_actor(http))
+    return ActionAnswer(job_id=job.id, status="resumed")
+
+
+@router.post("/{job_id}/trigger", responses=problems(404, 409), summary="Run a job now")
+async def trigger_job(job_id: JobIdPath, services: ServicesDep) -> TriggerAnswer:
+    """Run a job once more, now. Its schedule and state stay as they are, paused ones included."""
+    execution_id = await services.jobs.trigger(JobId(job_id))
+    return TriggerAnswer(job_id=job_id, status="triggered", execution_id=execution_id)
+
+
+async def _stored(services: Services, job_id: JobId) -> JobDefinition | None:
+    try:
+        return (await services.jobs.get(job_id)).definition
+    except JobNotFoundError:
+        return None
+
+
+def _actor(http: Request) -> str | None:
+    """Name who asks: the address, until there is authentication."""
+    return None if http.client is None else http.client.host

@@ -1,0 +1,9 @@
+"""All of version 1 below one prefix; the static path comes before the ones with a parameter."""
+
+from fastapi import APIRouter
+
+from app.api.v1 import executions, jobs
+
+router = APIRouter(prefix="/api/v1")
+router.include_router(executions.router)
+router.include_router(jobs.router)

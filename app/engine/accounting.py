@@ -1,0 +1,107 @@
+"""Accounting outside a tick: for instants that are due, or passed in a pause, when a job changes.
+
+Called by the services inside the transaction of the change, so that an edit, a pause or a deletion
+never swallows an instant of the rule that was in force.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.db.unit_of_work import WriteConnection
+from app.domain.clock import to_us
+from app.domain.execution import Cause, ExecutionStatus, NewExecution, Reason, WaitingRun
+from app.domain.ids import execution_id_for
+from app.domain.job import DueJob, Job, JobState
+from app.engine.catch_up import find_due_instants
+from app.engine.tick import Moment, Stretch, plan_job
+from app.engine.triggers import build_trigger
+from app.repositories import execution_repository
+from app.repositories.definition_codec import host_of
+from app.repositories.run_repository import job_slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PausedSpan:
+    """The instants that passed in a pause (None: none did), and the first one after it."""
+
+    passed: Stretch | None
+    next_run_time: datetime | None
+
+
+def account_due(connection: WriteConnection, job: Job, *, now: datetime) -> list[WaitingRun]:
+    """Write the rows of an active job's instants that are due by ``now``; return what is queued."""
+    definition = job.definition
+    if definition is None or job.next_run_time is None or job.next_run_time > now:
+        return []
+    due = DueJob(
+        id=job.id,
+        revision=job.revision,
+        clock_epoch=job.clock_epoch,
+        schedule=definition.schedule,
+        policy=definition.policy,
+        anchor=job.anchor,
+        host=host_of(definition.delivery.target.url),
+        next_run_time=job.next_run_time,
+    )
+    trigger = build_trigger(definition.schedule, anchor=job.anchor)
+    found = find_due_instants(due, trigger, now=now)
+    open_runs = execution_repository.count_open(connection, [job.id])
+    moment = Moment(now=now, up_since=now)
+    plan = plan_job(found, open_runs.get(job.id, Counter()), moment)
+    execution_repository.insert_executions(connection, plan.rows, now_us=to_us(now))
+    return [
+        WaitingRun(
+            id=row.id,
+            job_id=job.id,
+            host=due.host,
+            next_attempt_at=row.next_attempt_at,
+            job_slots=job_slots(due.policy),
+        )
+        for row in plan.rows
+        if row.next_attempt_at is not None
+    ]
+
+
+def find_paused(job: Job, *, now: datetime) -> PausedSpan:
+    """Find the instants between a job's pause and ``now``. May take long; not for the loop."""
+    definition = job.definition
+    if definition is None or job.state is not JobState.PAUSED:
+        return PausedSpan(passed=None, next_run_time=None)
+    trigger = build_trigger(definition.schedule, anchor=job.anchor)
+    first = last = None
+    count = 0
+    instant = trigger.next_after(job.updated_at)
+    while instant is not None and instant <= now:
+        first = first or instant
+        last = instant
+        count += 1
+        instant = trigger.next_after(instant)
+    passed = None
+    if first is not None and last is not None:
+        passed = Stretch(first=first, last=last, count=count)
+    return PausedSpan(passed=passed, next_run_time=instant)
+
+
+def account_paused(
+    connection: WriteConnection, job: Job, span: PausedSpan, *, now: datetime
+) -> None:
+    """Write the row that stands for the instants of a pause."""
+    passed = span.passed
+    if passed is None:
+        return
+    row = NewExecution(
+        id=execution_id_for(
+            job.id, clock_epoch=job.clock_epoch, scheduled_for_us=to_us(passed.first)
+        ),
+        job_id=job.id,
+        job_revision=job.revision,
+        clock_epoch=job.clock_epoch,
+        cause=Cause.SCHEDULE,
+        scheduled_for=passed.first,
+        status=ExecutionStatus.SKIPPED,
+        reason=Reason.PAUSED,
+        until=passed.last if passed.count > 1 else None,
+        instant_count=passed.count,
+    )
+    execution_repository.insert_executions(connection, [row], now_us=to_us(now))

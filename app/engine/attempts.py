@@ -1,0 +1,75 @@
+"""One attempt, from claimed run to ending: call the runner, guard against it, conclude.
+
+The boundary where anything a runner raises becomes an outcome. A claim that grew older than the
+attempt's own timeout before the send (the process was suspended) is given back unsent.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from app.domain.clock import Clock
+from app.domain.execution import AttemptOutcome, ClaimedRun, Outcome, Reason
+from app.engine.ports import Runner
+from app.engine.retries import conclude
+from app.repositories.run_repository import Ending
+
+log = structlog.get_logger(__name__)
+
+
+class Attempts:
+    """Makes attempts with a runner and says how they ended."""
+
+    def __init__(self, *, runner: Runner, clock: Clock, owner: str) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._owner = owner
+        self._chance = random.Random()  # noqa: S311 - spreads retries, guards nothing
+
+    async def make(self, run: ClaimedRun, released: Callable[[], None]) -> Ending:
+        """Make the attempt; ``released`` is called when the target is done with.
+
+        Never raises. A cancelled task's attempt ends as interrupted; its execution goes on later.
+        """
+        try:
+            outcome = await self._run(run)
+        finally:
+            released()
+        return self._conclude(run, outcome)
+
+    def unsent(self, run: ClaimedRun, why: str) -> Ending:
+        """Give back a claimed run whose attempt never began."""
+        return self._conclude(run, interrupted(why))
+
+    async def _run(self, run: ClaimedRun) -> Outcome:
+        attempt = run.attempt
+        if self._clock.now() - attempt.started_at >= attempt.timeout:
+            return interrupted("The service was suspended before the request was sent")
+        try:
+            return await self._runner.run(attempt)
+        except asyncio.CancelledError:
+            return interrupted("The service stopped before the target had answered")
+        except Exception:
+            log.exception(
+                "attempt.broke",
+                job_id=attempt.job_id,
+                execution_id=attempt.execution_id,
+                attempt=attempt.number,
+            )
+            return Outcome(
+                kind=AttemptOutcome.PROTOCOL_ERROR,
+                reason=Reason.PROTOCOL,
+                error="The attempt failed inside the scheduler; its log has the details",
+            )
+
+    def _conclude(self, run: ClaimedRun, outcome: Outcome) -> Ending:
+        return conclude(
+            run, outcome, owner=self._owner, ended_at=self._clock.now(), chance=self._chance
+        )
+
+
+def interrupted(why: str) -> Outcome:
+    """Describe an attempt that this process gave up; no retry is spent on it."""
+    return Outcome(kind=AttemptOutcome.INTERRUPTED, reason=Reason.SHUTDOWN, error=why)

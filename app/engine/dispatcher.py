@@ -1,0 +1,275 @@
+"""Claims waiting runs within the limits and starts their attempts.
+
+Fed by the ledger, by manual triggers and by retries (all through ``add``), and by sweeps of the
+database for whatever is not in memory: after a start, after an overflow, and every sweep interval.
+A claim commits the intent of a batch of attempts before any of them is sent. While one claim is
+being committed the next batch gathers, so a lone run goes at once and a herd goes in batches.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from app.db.unit_of_work import UnitOfWork, WriteConnection
+from app.domain.clock import Clock, to_us
+from app.domain.errors import UnavailableError
+from app.domain.execution import ClaimedRun, ExecutionStatus, WaitingRun
+from app.domain.ids import ExecutionId, JobId
+from app.engine.attempts import Attempts
+from app.engine.ports import Leader
+from app.engine.ready_queue import ReadyQueue
+from app.engine.recorder import Recorder
+from app.engine.tasks import Tasks
+from app.repositories import job_repository, run_repository
+from app.repositories.run_repository import Claim, Ending
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatcherOptions:
+    """How many attempts run at once, and how waiting runs are kept in memory."""
+
+    # Attempts at once over all jobs; more wait their turn, and their waiting shows as lateness.
+    concurrency: int = 200
+    # Attempts at once to one host and port, so that one slow target cannot take all slots.
+    host_concurrency: int = 10
+    # Waiting runs held in memory (about 0.5 KiB each); the rest stays in the database.
+    ready_max: int = 20_000
+    # How far ahead retries are held in memory, and how often the database is swept for more.
+    horizon: timedelta = timedelta(seconds=60)
+    sweep_every: timedelta = timedelta(seconds=20)
+    # An attempt is trusted so long beyond its own deadline before it counts as lost.
+    lease_margin: timedelta = timedelta(seconds=10)
+    # Wait after a claim that the database refused.
+    retry_wait: timedelta = timedelta(milliseconds=500)
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        if self.concurrency < 1 or self.host_concurrency < 1 or self.ready_max < 1:
+            raise ValueError("concurrency, host_concurrency and ready_max must be at least 1")
+        if self.sweep_every >= self.horizon:
+            raise ValueError("sweeps must come more often than the horizon is long")
+
+
+class Dispatcher:
+    """Gives runs to attempts; ``run`` does so until cancelled."""
+
+    def __init__(
+        self,
+        *,
+        unit_of_work: UnitOfWork,
+        leader: Leader,
+        clock: Clock,
+        options: DispatcherOptions,
+        tasks: Tasks,
+        attempts: Attempts,
+        recorder: Recorder,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._leader = leader
+        self._clock = clock
+        self._options = options
+        self._tasks = tasks
+        self._attempts = attempts
+        self._recorder = recorder
+        self._ready = ReadyQueue(host_slots=options.host_concurrency, size_max=options.ready_max)
+        self._running: dict[ExecutionId, tuple[ClaimedRun, asyncio.Task[None]]] = {}
+        self._unrecorded: set[ExecutionId] = set()
+        self._sending = 0
+        self._overflowed = False
+        self._claiming = True
+        self._claim_lock = asyncio.Lock()
+        self._news = asyncio.Event()
+
+    @property
+    def owned(self) -> frozenset[ExecutionId]:
+        """Tell which executions this process runs or is about to record."""
+        return frozenset(self._unrecorded)
+
+    @property
+    def waiting_count(self) -> int:
+        """Count the runs held in memory that wait for a slot or their time."""
+        return len(self._ready)
+
+    @property
+    def running_count(self) -> int:
+        """Count the attempts under way."""
+        return self._sending
+
+    def add(self, runs: Iterable[WaitingRun]) -> None:
+        """Take in waiting runs; those too far ahead or too many are swept up later."""
+        horizon = self._clock.now() + self._options.horizon
+        fitted = self._ready.add([run for run in runs if run.next_attempt_at <= horizon])
+        self._overflowed |= not fitted
+        self._news.set()
+
+    def settled(self, run: ClaimedRun, ending: Ending | None) -> None:
+        """Give back a run's job slot once its ending is recorded; a retry waits again."""
+        self._unrecorded.discard(run.attempt.execution_id)
+        self._ready.release_job(run.attempt.job_id)
+        if (
+            ending is not None
+            and ending.status is ExecutionStatus.RETRYING
+            and ending.next_attempt_at is not None
+        ):
+            self.add([_again(run, ending)])
+        self._news.set()
+
+    def cancel(self, job_id: JobId) -> None:
+        """End the attempts of a job that are under way, closing their connections.
+
+        Their rows say already why no attempt follows (``stop_reason``).
+        """
+        for run, task in list(self._running.values()):
+            if run.attempt.job_id == job_id:
+                task.cancel()
+
+    async def run(self) -> None:
+        """Claim and start runs, until cancelled; raises what the database raises on a sweep."""
+        sweep_at = self._clock.monotonic()
+        while True:
+            self._news.clear()
+            if self._clock.monotonic() >= sweep_at or self._may_refill():
+                await self._sweep()
+                sweep_at = self._clock.monotonic() + self._options.sweep_every.total_seconds()
+            async with self._claim_lock:
+                took_some = self._claiming and await self._claim_once()
+            if took_some:
+                continue
+            await self._wait(until=sweep_at)
+
+    async def stop(self, *, grace: timedelta) -> None:
+        """Claim no more, let attempts end within ``grace``, then give the rest back."""
+        self._claiming = False
+        async with self._claim_lock:
+            # A claim under way is committed or refused by now; what it took is given back unsent.
+            pass
+        running = [task for _, task in self._running.values()]
+        if running:
+            _, late = await asyncio.wait(running, timeout=grace.total_seconds())
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("attempts.interrupted", count=len(late))
+                await asyncio.wait(late)
+
+    async def _wait(self, *, until: float) -> None:
+        """Wait for news, for the next retry to come due, or for the next sweep."""
+        seconds = until - self._clock.monotonic()
+        due = self._ready.next_time()
+        if due is not None:
+            seconds = min(seconds, (due - self._clock.now()).total_seconds())
+        try:
+            async with asyncio.timeout(max(seconds, 0.001)):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def _may_refill(self) -> bool:
+        return self._overflowed and len(self._ready) < self._options.ready_max // 2
+
+    async def _sweep(self) -> None:
+        """Take in what waits in the database; runs whose job cannot be read are ended."""
+        until = self._clock.now() + self._options.horizon
+        limit = self._options.ready_max
+        found, unreadable = await self._unit_of_work.read(
+            lambda connection: run_repository.waiting_runs(connection, until=until, limit=limit)
+        )
+        self._overflowed = len(found) >= limit
+        self.add(run for run in found if run.id not in self._unrecorded)
+        if unreadable:
+            now_us = to_us(self._clock.now())
+            await self._unit_of_work.write(
+                lambda connection: run_repository.end_unreadable(connection, unreadable, now_us)
+            )
+
+    async def _claim_once(self) -> bool:
+        """Claim what fits into the free slots; tell whether anything was taken."""
+        free = self._options.concurrency - self._sending
+        batch = self._ready.take(free, self._clock.now())
+        if not batch:
+            return False
+        self._sending += len(batch)
+        try:
+            claimed = await self._unit_of_work.write(
+                lambda connection: self._claim(connection, batch)
+            )
+        except UnavailableError as error:
+            self._unclaim(batch)
+            self._overflowed |= not self._ready.add(batch)
+            log.warning("claim.postponed", runs=len(batch), why=str(error))
+            await asyncio.sleep(self._options.retry_wait.total_seconds())
+            return True
+        except BaseException:
+            self._unclaim(batch)
+            self._overflowed = True
+            raise
+        taken = {run.attempt.execution_id for run in claimed}
+        self._unclaim([run for run in batch if run.id not in taken])
+        for run in claimed:
+            self._start(run)
+        return True
+
+    def _claim(self, connection: WriteConnection, batch: list[WaitingRun]) -> list[ClaimedRun]:
+        """Commit the intent of a batch of attempts (runs in the writer's thread)."""
+        claim = Claim(
+            owner=self._leader.owner,
+            fence=self._leader.term,
+            now=self._clock.now(),
+            lease_margin=self._options.lease_margin,
+        )
+        claimed, unreadable = run_repository.claim_runs(connection, batch, claim)
+        run_repository.end_unreadable(connection, unreadable, to_us(claim.now))
+        starts: dict[JobId, int] = {}
+        for run in claimed:
+            if run.attempt.number == 1:
+                starts[run.attempt.job_id] = starts.get(run.attempt.job_id, 0) + 1
+        job_repository.count_starts(connection, starts)
+        return claimed
+
+    def _unclaim(self, runs: Iterable[WaitingRun]) -> None:
+        for run in runs:
+            self._sending -= 1
+            self._ready.release_host(run.host)
+            self._ready.release_job(run.job_id)
+
+    def _start(self, run: ClaimedRun) -> None:
+        execution_id = run.attempt.execution_id
+        self._unrecorded.add(execution_id)
+        if not self._claiming:
+            self._give_back(run)
+            return
+        task = self._tasks.spawn(self._make(run), name=f"attempt {execution_id}")
+        self._running[execution_id] = (run, task)
+        task.add_done_callback(lambda done: self._give_back(run) if done.cancelled() else None)
+
+    def _give_back(self, run: ClaimedRun) -> None:
+        """Return a claimed run of which nothing was sent: its task never took its first step."""
+        self._released(run)
+        ending = self._attempts.unsent(run, "The service stopped before the request was sent")
+        self._recorder.put(run, ending)
+
+    async def _make(self, run: ClaimedRun) -> None:
+        ending = await self._attempts.make(run, lambda: self._released(run))
+        self._recorder.put(run, ending)
+
+    def _released(self, run: ClaimedRun) -> None:
+        self._running.pop(run.attempt.execution_id, None)
+        self._sending -= 1
+        self._ready.release_host(run.waiting.host)
+        self._news.set()
+
+
+def _again(run: ClaimedRun, ending: Ending) -> WaitingRun:
+    assert ending.next_attempt_at is not None
+    return WaitingRun(
+        id=run.waiting.id,
+        job_id=run.waiting.job_id,
+        host=run.waiting.host,
+        next_attempt_at=ending.next_attempt_at,
+        job_slots=run.waiting.job_slots,
+    )

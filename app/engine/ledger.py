@@ -1,0 +1,235 @@
+"""Writes ticks: one transaction for everything that is due, then the news.
+
+Producers hand over due instants and go on. One loop takes all that waits, and in one fenced
+transaction drops what was planned on a stale reading, asks ``tick.plan_job`` about the rest,
+inserts the execution rows and advances the schedules. A commit that fails is repeated until it
+succeeds: the jobs concerned stay out of the window meanwhile, so nothing fires twice and nothing
+is forgotten.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from app.db.unit_of_work import UnitOfWork, WriteConnection
+from app.domain.clock import Clock, to_us
+from app.domain.errors import UnavailableError
+from app.domain.execution import ExecutionStatus, NewExecution, Reason, WaitingRun
+from app.domain.ids import JobId
+from app.domain.job import DueJob
+from app.engine.ports import Leader
+from app.engine.tick import DueInstants, JobPlan, Moment, plan_job
+from app.repositories import execution_repository, job_repository
+from app.repositories.job_repository import Advance, BrokenJob
+from app.repositories.run_repository import job_slots
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerOptions:
+    """How much one transaction takes, and how failed ones are repeated."""
+
+    # Jobs advanced in one transaction: about 25 ms on SQLite.
+    jobs_max: int = 1000
+    # Wait before a failed commit is repeated, doubling from the first to the second.
+    retry_first: timedelta = timedelta(milliseconds=100)
+    retry_max: timedelta = timedelta(seconds=5)
+
+
+@dataclass(slots=True, kw_only=True)
+class Committed:
+    """What one transaction did."""
+
+    queued: list[WaitingRun] = field(default_factory=list)
+    advanced: list[DueJob] = field(default_factory=list)
+    finished: list[JobId] = field(default_factory=list)
+    refused: list[JobId] = field(default_factory=list)
+    broken: list[BrokenJob] = field(default_factory=list)
+    to_cancel: list[JobId] = field(default_factory=list)
+    not_run: int = 0
+
+
+class Ledger:
+    """Takes due instants with ``submit``; ``run`` writes them.
+
+    ``on_commit`` hears of each transaction after it is durable.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit_of_work: UnitOfWork,
+        leader: Leader,
+        clock: Clock,
+        options: LedgerOptions,
+        on_commit: Callable[[Committed], None],
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._leader = leader
+        self._clock = clock
+        self._options = options
+        self._on_commit = on_commit
+        self._up_since = clock.now()
+        self._pending: list[DueInstants] = []
+        self._writing: list[DueInstants] = []
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def submit(self, found: Sequence[DueInstants]) -> None:
+        """Accept due instants; bounded by what the window holds, since their jobs left it."""
+        self._pending.extend(found)
+        self._idle.clear()
+        self._news.set()
+
+    def lag(self) -> timedelta:
+        """Tell how late the oldest instants are that wait to be written; zero if none do."""
+        unwritten = self._writing or self._pending
+        if not unwritten:
+            return timedelta(0)
+        oldest = unwritten[0].job.next_run_time
+        return max(self._clock.now() - oldest, timedelta(0))
+
+    async def drained(self) -> None:
+        """Wait until everything accepted is written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write what is submitted, as it comes, until cancelled."""
+        while True:
+            await self._news.wait()
+            batch = self._pending[: self._options.jobs_max]
+            del self._pending[: len(batch)]
+            self._writing = batch
+            try:
+                await self._write(batch)
+            except BaseException:
+                self._pending[:0] = batch
+                raise
+            finally:
+                self._writing = []
+            if not self._pending:
+                self._news.clear()
+                self._idle.set()
+
+    async def _write(self, batch: Sequence[DueInstants]) -> None:
+        wait = self._options.retry_first
+        while True:
+            moment = Moment(now=self._clock.now(), up_since=self._up_since)
+            try:
+                committed = await self._unit_of_work.write(
+                    partial(self._commit, batch=batch, moment=moment)
+                )
+                break
+            except UnavailableError as error:
+                log.warning("tick.postponed", jobs=len(batch), why=str(error))
+            await asyncio.sleep(wait.total_seconds())
+            wait = min(wait * 2, self._options.retry_max)
+        log.debug(
+            "tick.committed",
+            queued=len(committed.queued),
+            not_run=committed.not_run,
+            refused=len(committed.refused),
+        )
+        self._on_commit(committed)
+
+    def _commit(
+        self, connection: WriteConnection, *, batch: Sequence[DueInstants], moment: Moment
+    ) -> Committed:
+        """Do one tick's transaction (runs in the writer's thread)."""
+        self._leader.guard(connection)
+        committed = Committed()
+        current = _still_current(connection, batch, committed)
+        usable = [found for found in current if found.problem is None]
+        open_runs = execution_repository.count_open(connection, [found.job.id for found in usable])
+        rows: list[NewExecution] = []
+        for found in usable:
+            plan = plan_job(found, open_runs.get(found.job.id, Counter()), moment)
+            rows += plan.rows
+            _note(committed, found, plan)
+            if plan.cancel_running:
+                job_id = found.job.id
+                execution_repository.stop_running(connection, job_id, reason=Reason.OVERLAP)
+                committed.to_cancel.append(job_id)
+        _insert(connection, rows, now_us=to_us(moment.now))
+        job_repository.advance_jobs(connection, [_advance(found) for found in usable])
+        for found in current:
+            if found.problem is not None:
+                _break(connection, found, committed, now=moment.now)
+        return committed
+
+
+def _still_current(
+    connection: WriteConnection, batch: Sequence[DueInstants], committed: Committed
+) -> list[DueInstants]:
+    """Keep what was planned on the present revision and next run time of its job."""
+    stored = job_repository.current_ticks(connection, [found.job.id for found in batch])
+    current: list[DueInstants] = []
+    for found in batch:
+        expected = (found.job.revision, to_us(found.job.next_run_time))
+        if stored.get(found.job.id) == expected:
+            current.append(found)
+        else:
+            committed.refused.append(found.job.id)
+    return current
+
+
+def _note(committed: Committed, found: DueInstants, plan: JobPlan) -> None:
+    """Remember what the rest of the pipeline must hear of one job's plan."""
+    job = found.job
+    slots = job_slots(job.policy)
+    for row in plan.rows:
+        if row.status is not ExecutionStatus.QUEUED or row.next_attempt_at is None:
+            committed.not_run += row.instant_count
+            continue
+        committed.queued.append(
+            WaitingRun(
+                id=row.id,
+                job_id=job.id,
+                host=job.host,
+                next_attempt_at=row.next_attempt_at,
+                job_slots=slots,
+            )
+        )
+    if found.next_run_time is None:
+        committed.finished.append(job.id)
+    else:
+        committed.advanced.append(replace(job, next_run_time=found.next_run_time))
+
+
+def _advance(found: DueInstants) -> Advance:
+    return Advance(
+        job_id=found.job.id,
+        revision=found.job.revision,
+        was=found.job.next_run_time,
+        accounted_until=found.last,
+        next_run_time=found.next_run_time,
+    )
+
+
+def _insert(connection: WriteConnection, rows: Sequence[NewExecution], *, now_us: int) -> None:
+    """Insert rows; after a step back of the clock some instants have theirs already."""
+    try:
+        with connection.begin_nested():
+            execution_repository.insert_executions(connection, rows, now_us=now_us)
+    except IntegrityError:
+        known = execution_repository.known_ids(connection, [row.id for row in rows])
+        log.warning("tick.instants_known", count=len(known))
+        fresh = [row for row in rows if row.id not in known]
+        execution_repository.insert_executions(connection, fresh, now_us=now_us)
+
+
+def _break(
+    connection: WriteConnection, found: DueInstants, committed: Committed, *, now: datetime
+) -> None:
+    broken = BrokenJob(id=found.job.id, revision=found.job.revision, problem=str(found.problem))
+    job_repository.mark_broken(connection, broken, now=now)
+    committed.broken.append(broken)
+    committed.finished.append(found.job.id)

@@ -1,0 +1,127 @@
+"""Runs that wait for a slot, in memory: who goes next under the host and job limits.
+
+A pure data structure; the rows in the database stay the truth, and what does not fit here is read
+from there later. Hosts take turns; within a host the longest waiting goes first. A run whose job
+has no free slot steps aside until one is released, so it blocks nobody behind it.
+"""
+
+import heapq
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from app.domain.execution import WaitingRun
+from app.domain.ids import ExecutionId, JobId
+
+
+class ReadyQueue:
+    """Orders waiting runs; ``take`` reserves host and job slots that must be released again."""
+
+    def __init__(self, *, host_slots: int, size_max: int) -> None:
+        self._host_slots = host_slots
+        self._size_max = size_max
+        self._known: set[ExecutionId] = set()
+        self._later: list[tuple[datetime, int, WaitingRun]] = []
+        self._arrivals = 0
+        # Hosts with ready runs: those with a free slot in the order of their turns, and the others.
+        self._turns: OrderedDict[str, deque[WaitingRun]] = OrderedDict()
+        self._full: dict[str, deque[WaitingRun]] = {}
+        self._aside: dict[JobId, deque[WaitingRun]] = {}
+        self._busy_hosts: Counter[str] = Counter()
+        self._busy_jobs: Counter[JobId] = Counter()
+
+    def __len__(self) -> int:
+        """Count the runs held."""
+        return len(self._known)
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether another run fits."""
+        return len(self._known) < self._size_max
+
+    def add(self, runs: Iterable[WaitingRun]) -> bool:
+        """Hold runs that are not held yet; False if some did not fit and must be read again."""
+        for run in runs:
+            if run.id in self._known:
+                continue
+            if not self.has_room:
+                return False
+            self._known.add(run.id)
+            self._arrivals += 1
+            heapq.heappush(self._later, (run.next_attempt_at, self._arrivals, run))
+        return True
+
+    def next_time(self) -> datetime | None:
+        """Tell when the next run that is not ready yet becomes so."""
+        return self._later[0][0] if self._later else None
+
+    def take(self, limit: int, now: datetime) -> list[WaitingRun]:
+        """Take up to ``limit`` runs that may start, reserving their slots; hosts take turns."""
+        self._promote(now)
+        taken: list[WaitingRun] = []
+        while len(taken) < limit and self._turns:
+            host, queue = self._turns.popitem(last=False)
+            run = self._next_of(queue)
+            if run is None:
+                continue
+            self._known.discard(run.id)
+            self._busy_hosts[host] += 1
+            self._busy_jobs[run.job_id] += 1
+            taken.append(run)
+            if queue:
+                self._place(host, queue)
+        return taken
+
+    def release_host(self, host: str) -> None:
+        """Give back a host slot: the attempt's connection is done with."""
+        _decrease(self._busy_hosts, host)
+        queue = self._full.pop(host, None)
+        if queue is not None:
+            self._place(host, queue)
+
+    def release_job(self, job_id: JobId) -> None:
+        """Give back a job slot: the attempt's outcome is recorded."""
+        _decrease(self._busy_jobs, job_id)
+        aside = self._aside.get(job_id)
+        if aside:
+            run = aside.popleft()
+            if not aside:
+                del self._aside[job_id]
+            self._queue_of(run.host).appendleft(run)
+
+    def _promote(self, now: datetime) -> None:
+        while self._later and self._later[0][0] <= now:
+            _, _, run = heapq.heappop(self._later)
+            self._queue_of(run.host).append(run)
+
+    def _queue_of(self, host: str) -> deque[WaitingRun]:
+        queue = self._turns.get(host)
+        if queue is None:
+            queue = self._full.get(host)
+        if queue is None:
+            queue = deque()
+            self._place(host, queue)
+        return queue
+
+    def _place(self, host: str, queue: deque[WaitingRun]) -> None:
+        """Put a host at the end of the turns, or aside while all its slots are taken."""
+        if self._busy_hosts[host] >= self._host_slots:
+            self._full[host] = queue
+        else:
+            self._turns[host] = queue
+
+    def _next_of(self, queue: deque[WaitingRun]) -> WaitingRun | None:
+        """Take a host's first run whose job has a free slot; the others step aside."""
+        while queue:
+            run = queue.popleft()
+            if run.job_slots is None or self._busy_jobs[run.job_id] < run.job_slots:
+                return run
+            self._aside.setdefault(run.job_id, deque()).append(run)
+        return None
+
+
+def _decrease(counter: Counter[Any], key: object) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

@@ -1,0 +1,137 @@
+"""Writes what attempts came to, many in one transaction, then tells the news.
+
+An ending is written at once when nothing else is being written, and together with all that arrived
+meanwhile otherwise. A write that fails is repeated until it succeeds: losing an outcome would cost
+a duplicate. At most as many endings wait here as attempts may run at once, because the next claim
+needs the same database.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from app.db.unit_of_work import UnitOfWork
+from app.domain.errors import UnavailableError
+from app.domain.events import ExecutionEnded
+from app.domain.execution import ClaimedRun
+from app.engine.publisher import Publisher
+from app.repositories import run_repository
+from app.repositories.run_repository import Ending
+
+log = structlog.get_logger(__name__)
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A claimed run and what became of it."""
+
+    run: ClaimedRun
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderOptions:
+    """How failed writes are repeated."""
+
+    # Wait before a failed write is repeated, doubling from the first to the second.
+    retry_first: timedelta = timedelta(milliseconds=100)
+    retry_max: timedelta = timedelta(seconds=5)
+
+
+class Recorder:
+    """Takes endings with ``put``; ``run`` writes them.
+
+    ``on_recorded`` hears of every ending once it is settled: of what was written (which may differ
+    from what the attempt wanted), or None when the run was no longer this process's.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit_of_work: UnitOfWork,
+        publisher: Publisher,
+        options: RecorderOptions,
+        on_recorded: Callable[[ClaimedRun, Ending | None], None],
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._publisher = publisher
+        self._options = options
+        self._on_recorded = on_recorded
+        self._pending: list[Ended] = []
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, run: ClaimedRun, ending: Ending) -> None:
+        """Accept an ending."""
+        self._pending.append(Ended(run, ending))
+        self._idle.clear()
+        self._news.set()
+
+    async def drained(self) -> None:
+        """Wait until everything accepted is written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write endings as they come, until cancelled."""
+        while True:
+            await self._news.wait()
+            batch, self._pending = self._pending, []
+            try:
+                written = await self._write([ended.ending for ended in batch])
+            except BaseException:
+                self._pending[:0] = batch
+                raise
+            self._tell(batch, written)
+            if not self._pending:
+                self._news.clear()
+                self._idle.set()
+
+    async def _write(self, endings: Sequence[Ending]) -> list[Ending]:
+        wait = self._options.retry_first
+        while True:
+            try:
+                return await self._unit_of_work.write(
+                    lambda connection: run_repository.record_endings(connection, endings)
+                )
+            except UnavailableError as error:
+                log.warning("outcomes.postponed", count=len(endings), why=str(error))
+            await asyncio.sleep(wait.total_seconds())
+            wait = min(wait * 2, self._options.retry_max)
+
+    def _tell(self, batch: Sequence[Ended], written: Sequence[Ending]) -> None:
+        by_id = {ending.execution_id: ending for ending in written}
+        for ended in batch:
+            ending = by_id.get(ended.ending.execution_id)
+            self._on_recorded(ended.run, ending)
+            if ending is None:
+                log.warning(
+                    "outcome.dropped",
+                    job_id=ended.run.attempt.job_id,
+                    execution_id=ended.ending.execution_id,
+                    attempt=ended.ending.number,
+                    why="the execution was no longer owned by this process",
+                )
+            else:
+                self._publisher.publish(_event(ended.run, ending))
+
+
+def _event(run: ClaimedRun, ending: Ending) -> ExecutionEnded:
+    lateness = run.first_started_at - run.attempt.scheduled_for
+    duration = ending.ended_at - run.first_started_at
+    return ExecutionEnded(
+        execution_id=ending.execution_id,
+        job_id=run.attempt.job_id,
+        status=ending.status,
+        reason=ending.reason,
+        http_status=ending.outcome.http_status,
+        attempts=ending.number,
+        lateness_ms=lateness // _MILLISECOND,
+        duration_ms=duration // _MILLISECOND,
+        error=ending.outcome.error,
+    )

@@ -1,0 +1,168 @@
+"""Executions as the API answers them, in the words that existing clients know."""
+
+from datetime import timedelta
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from app.domain.execution import AttemptRecord, Execution, ExecutionStatus
+from app.schemas.times import show_instant
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class ExecutionResult(BaseModel):
+    """What the target answered."""
+
+    success: bool
+    status_code: int | None
+    response_size: int | None
+    response_body: str | None = Field(description="Text, cut at the configured size.")
+    error_message: str | None
+    attempts: int
+
+
+class ExecutionAnswer(BaseModel):
+    """One entry of the ledger."""
+
+    execution_id: str = Field(examples=["exe_k7o2hd3p5qj4vxw6zmbn2t4a"])
+    job_id: str
+    status: str = Field(examples=["completed"])
+    reason: str | None
+    cause: str = Field(examples=["schedule"])
+    scheduled_for: str
+    scheduled_until: str | None = Field(
+        description="Set when this entry stands for many instants that did not run."
+    )
+    instant_count: int
+    started_at: str | None
+    completed_at: str | None
+    next_attempt_at: str | None
+    lateness_ms: int | None = Field(description="Start minus due time.")
+    execution_time_ms: int | None = Field(
+        description="First attempt's start to the end, waits included."
+    )
+    attempts: int
+    http_status_code: int | None
+    response_size: int | None
+    error_message: str | None
+    result: ExecutionResult | None
+
+
+class ExecutionPage(BaseModel):
+    """Executions, newest first."""
+
+    executions: list[ExecutionAnswer]
+    count: int = Field(description="Number of executions in this answer.")
+    next_cursor: str | None = Field(description="Ask with ?cursor= for what follows.")
+
+
+class JobExecutionPage(ExecutionPage):
+    """A job's executions, newest first."""
+
+    job_id: str
+
+
+class AttemptAnswer(BaseModel):
+    """One try of an execution."""
+
+    number: int
+    started_at: str
+    ended_at: str | None
+    outcome: str | None
+    reason: str | None
+    http_status_code: int | None
+    response_size: int | None
+    error_message: str | None
+
+
+class ExecutionDetailAnswer(ExecutionAnswer):
+    """One entry of the ledger with all its attempts."""
+
+    attempt_list: list[AttemptAnswer]
+
+
+def to_execution(execution: Execution, zone: str) -> ExecutionAnswer:
+    """Show an execution in its job's zone."""
+    return ExecutionAnswer.model_construct(**_fields(execution, zone))
+
+
+def to_execution_detail(
+    execution: Execution, attempts: list[AttemptRecord], zone: str
+) -> ExecutionDetailAnswer:
+    """Show an execution with its attempts."""
+    return ExecutionDetailAnswer.model_construct(
+        **_fields(execution, zone),
+        attempt_list=[_attempt(attempt, zone) for attempt in attempts],
+    )
+
+
+def _fields(execution: Execution, zone: str) -> dict[str, Any]:
+    error = _error(execution)
+    return {
+        "execution_id": execution.id,
+        "job_id": execution.job_id,
+        "status": execution.status.value,
+        "reason": None if execution.reason is None else execution.reason.value,
+        "cause": execution.cause.value,
+        "scheduled_for": show_instant(execution.scheduled_for, zone),
+        "scheduled_until": show_instant(execution.scheduled_until, zone),
+        "instant_count": execution.instant_count,
+        "started_at": show_instant(execution.started_at, zone),
+        "completed_at": show_instant(execution.finished_at, zone),
+        "next_attempt_at": show_instant(execution.next_attempt_at, zone),
+        "lateness_ms": _lateness_ms(execution),
+        "execution_time_ms": _execution_time_ms(execution),
+        "attempts": execution.attempts,
+        "http_status_code": execution.http_status,
+        "response_size": execution.response_bytes,
+        "error_message": error,
+        "result": _result(execution, error),
+    }
+
+
+def _result(execution: Execution, error: str | None) -> ExecutionResult | None:
+    if execution.finished_at is None and execution.error is None:
+        return None
+    return ExecutionResult.model_construct(
+        success=execution.status is ExecutionStatus.COMPLETED,
+        status_code=execution.http_status,
+        response_size=execution.response_bytes,
+        response_body=execution.response_excerpt,
+        error_message=error,
+        attempts=execution.attempts,
+    )
+
+
+def _error(execution: Execution) -> str | None:
+    """Tell what went wrong; never empty for an execution that did not complete."""
+    if execution.status is ExecutionStatus.COMPLETED:
+        return None
+    if execution.error is not None or execution.reason is None:
+        return execution.error
+    return f"{execution.status.value}: {execution.reason.value}"
+
+
+def _lateness_ms(execution: Execution) -> int | None:
+    if execution.started_at is None:
+        return None
+    return (execution.started_at - execution.scheduled_for) // _MILLISECOND
+
+
+def _execution_time_ms(execution: Execution) -> int | None:
+    if execution.started_at is None or execution.finished_at is None:
+        return None
+    return (execution.finished_at - execution.started_at) // _MILLISECOND
+
+
+def _attempt(attempt: AttemptRecord, zone: str) -> AttemptAnswer:
+    return AttemptAnswer(
+        number=attempt.number,
+        started_at=show_instant(attempt.started_at, zone) or "",
+        ended_at=show_instant(attempt.ended_at, zone),
+        outcome=None if attempt.outcome is None else attempt.outcome.value,
+        reason=None if attempt.reason is None else attempt.reason.value,
+        http_status_code=attempt.http_status,
+        response_size=attempt.response_bytes,
+        error_message=attempt.error,
+    )

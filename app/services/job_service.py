@@ -1,0 +1,400 @@
+"""Use cases on jobs. Each is one transaction; what it answers is durable.
+
+After the commit the change is announced (``JobChanged``), so that the window reads the job again,
+and runs that became ready are handed to the dispatcher. A change first accounts for the instants of
+the rule in force that are due already, so that no edit, pause or deletion swallows one.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import uuid_utils.compat
+
+from app.db.unit_of_work import UnitOfWork, WriteConnection
+from app.domain.clock import Clock, to_us
+from app.domain.errors import (
+    InvalidScheduleError,
+    JobBrokenError,
+    JobExistsError,
+    JobNotFoundError,
+    TargetRefusedError,
+)
+from app.domain.events import JobChanged
+from app.domain.execution import (
+    Cause,
+    ExecutionStatus,
+    NewExecution,
+    Reason,
+    WaitingRun,
+)
+from app.domain.ids import ExecutionId, JobId, random_execution_id
+from app.domain.job import Job, JobDefinition, JobState
+from app.domain.policies import OverlapPolicy
+from app.domain.schedule import CronRule, CrontabRule, DateRule, Schedule
+from app.engine.accounting import PausedSpan, account_due, account_paused, find_paused
+from app.engine.publisher import Publisher
+from app.engine.triggers import ScheduleTrigger, build_trigger, check_fires
+from app.repositories import execution_repository, job_repository
+from app.repositories.definition_codec import host_of
+from app.repositories.run_repository import job_slots
+from app.security.egress import EgressPolicy
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobServiceOptions:
+    """What jobs may ask for."""
+
+    # A one-off this little in the past still runs, at once; earlier ones are refused.
+    date_grace: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A request to create a job."""
+
+    id: JobId
+    definition: JobDefinition
+    replace_existing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a transaction left to announce."""
+
+    job: Job
+    ready: Sequence[WaitingRun] = ()
+
+
+class JobService:
+    """Creates, reads, changes and triggers jobs.
+
+    ``dispatch`` takes runs that wait for a worker from now on.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit_of_work: UnitOfWork,
+        clock: Clock,
+        publisher: Publisher,
+        options: JobServiceOptions,
+        dispatch: Callable[[Sequence[WaitingRun]], None],
+        egress: EgressPolicy,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+        self._publisher = publisher
+        self._options = options
+        self._dispatch = dispatch
+        self._egress = egress
+
+    def new_id(self) -> JobId:
+        """Make an id for a job that was sent without one."""
+        return JobId(str(uuid_utils.compat.uuid7()))
+
+    async def create(self, new: NewJob, *, actor: str | None) -> Job:
+        """Store a job, or replace one of the same id if that was asked for.
+
+        A replaced job keeps history, counters and pause state; with an unchanged schedule it keeps
+        its next run time too. Raises ``InvalidScheduleError`` (malformed, never fires, a date in
+        the past), ``TargetRefusedError``, ``JobExistsError``.
+        """
+        verdict = self._egress.judge_url(new.definition.delivery.target.url)
+        if not verdict.allowed:
+            raise TargetRefusedError(verdict.why)
+        now = self._clock.now()
+        first = await self._first_instant(new.definition.schedule, now)
+        job_id = new.id
+        job = _new_job(job_id, new.definition, first=first, now=now)
+
+        def store(connection: WriteConnection) -> _Change:
+            existing = job_repository.find_job_for_change(connection, job_id)
+            if existing is None:
+                job_repository.insert_job(connection, job, actor=actor)
+                return _Change(job)
+            if existing.state is JobState.DELETED:
+                return _revive(connection, existing, job, actor=actor)
+            if not new.replace_existing:
+                raise JobExistsError(job_id)
+            return _replace(connection, existing, job, now=now, actor=actor)
+
+        return self._announce(await self._unit_of_work.write(store))
+
+    async def get(self, job_id: JobId) -> Job:
+        """Read one job. Raises ``JobNotFoundError``."""
+        found = await self._unit_of_work.read(
+            lambda connection: job_repository.find_job(connection, job_id)
+        )
+        if found is None:
+            raise JobNotFoundError(job_id)
+        return found
+
+    async def list(self, *, limit: int | None = None) -> list[Job]:
+        """Read all jobs (or the first ones), soonest first, those without a next run time last."""
+        return await self._unit_of_work.read(
+            lambda connection: job_repository.list_jobs(connection, limit=limit)
+        )
+
+    async def count(self) -> int:
+        """Count all jobs."""
+        return await self._unit_of_work.read(job_repository.count_jobs)
+
+    async def delete(self, job_id: JobId, *, actor: str | None) -> Job:
+        """Delete a job: no new attempt starts; its history stays. Raises ``JobNotFoundError``."""
+        now = self._clock.now()
+
+        def delete(connection: WriteConnection) -> _Change:
+            existing = _existing(connection, job_id)
+            return _retire(
+                connection, existing, JobState.DELETED, reason=Reason.JOB_DELETED, now=now,
+                actor=actor,
+            )  # fmt: skip
+
+        return self._announce(await self._unit_of_work.write(delete))
+
+    async def pause(self, job_id: JobId, *, actor: str | None) -> Job:
+        """Pause a job: waiting executions are cancelled, those under way end.
+
+        A job that is paused, finished or broken stays as it is. Raises ``JobNotFoundError``.
+        """
+        now = self._clock.now()
+
+        def pause(connection: WriteConnection) -> _Change:
+            existing = _existing(connection, job_id)
+            if existing.state is not JobState.ACTIVE:
+                return _Change(existing)
+            return _retire(
+                connection, existing, JobState.PAUSED, reason=Reason.PAUSED, now=now, actor=actor
+            )
+
+        return self._announce(await self._unit_of_work.write(pause))
+
+    async def resume(self, job_id: JobId, *, actor: str | None) -> Job:
+        """Resume a paused job at its next instant from now; nothing paused is replayed.
+
+        The instants that passed meanwhile are accounted as skipped. A job that is not paused stays
+        as it is. Raises ``JobNotFoundError``.
+        """
+        while True:
+            paused = await self.get(job_id)
+            if paused.state is not JobState.PAUSED:
+                return paused
+            now = self._clock.now()
+            span = await asyncio.to_thread(find_paused, paused, now=now)
+
+            def resume(
+                connection: WriteConnection,
+                *,
+                seen: Job = paused,
+                span: PausedSpan = span,
+                now: datetime = now,
+            ) -> _Change | None:
+                existing = _existing(connection, job_id)
+                if existing.revision != seen.revision:
+                    return None
+                return _resume(connection, existing, span, now=now, actor=actor)
+
+            change = await self._unit_of_work.write(resume)
+            if change is not None:
+                return self._announce(change)
+
+    async def trigger(self, job_id: JobId) -> ExecutionId:
+        """Run a job now, once more: its schedule and state stay as they are.
+
+        The run waits for a free slot of its job instead of being skipped. Raises
+        ``JobNotFoundError``, ``JobBrokenError``.
+        """
+        now = self._clock.now()
+
+        def trigger(connection: WriteConnection) -> tuple[_Change, ExecutionId]:
+            existing = _existing(connection, job_id)
+            definition = existing.definition
+            if definition is None:
+                raise JobBrokenError(job_id)
+            row = _manual_run(existing, definition, now)
+            execution_repository.insert_executions(connection, [row], now_us=to_us(now))
+            waiting = WaitingRun(
+                id=row.id,
+                job_id=job_id,
+                host=host_of(definition.delivery.target.url),
+                next_attempt_at=now,
+                job_slots=job_slots(definition.policy),
+            )
+            return _Change(existing, [waiting]), row.id
+
+        change, execution_id = await self._unit_of_work.write(trigger)
+        self._dispatch(change.ready)
+        return execution_id
+
+    def _announce(self, change: _Change) -> Job:
+        self._publisher.publish(JobChanged(job_id=change.job.id))
+        if change.ready:
+            self._dispatch(change.ready)
+        return change.job
+
+    async def _first_instant(self, schedule: Schedule, now: datetime) -> datetime:
+        """Find a schedule's first instant, off the loop where that may take milliseconds."""
+        if isinstance(schedule.rule, CronRule | CrontabRule):
+            return await asyncio.to_thread(_check_schedule, schedule, now)
+        if isinstance(schedule.rule, DateRule):
+            return self._check_date(schedule, schedule.rule, now)
+        return _check_schedule(schedule, now)
+
+    def _check_date(self, schedule: Schedule, rule: DateRule, now: datetime) -> datetime:
+        if rule.run_at < now - self._options.date_grace:
+            raise InvalidScheduleError(
+                "run_at lies in the past, so the job would never run; give a time to come "
+                "(a time without an offset is read in the job's timezone)"
+            )
+        return check_fires(
+            build_trigger(schedule, anchor=now), after=min(now, rule.run_at - _MICROSECOND)
+        )
+
+
+def _check_schedule(schedule: Schedule, now: datetime) -> datetime:
+    return check_fires(build_trigger(schedule, anchor=now), after=now)
+
+
+def _new_job(job_id: JobId, definition: JobDefinition, *, first: datetime, now: datetime) -> Job:
+    return Job(
+        id=job_id,
+        revision=1,
+        definition=definition,
+        state=JobState.ACTIVE,
+        state_reason=None,
+        # A one-off a moment ago is still due, so the cursor begins before it.
+        anchor=min(now, first - _MICROSECOND),
+        clock_epoch=0,
+        next_run_time=first,
+        execution_count=0,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _existing(connection: WriteConnection, job_id: JobId) -> Job:
+    found = job_repository.find_job_for_change(connection, job_id)
+    if found is None or found.state is JobState.DELETED:
+        raise JobNotFoundError(job_id)
+    return found
+
+
+def _revive(connection: WriteConnection, tombstone: Job, job: Job, *, actor: str | None) -> _Change:
+    """Store a job under the id of a deleted one: a fresh job, with instants of its own."""
+    revived = replace(job, revision=tombstone.revision + 1, clock_epoch=tombstone.clock_epoch + 1)
+    job_repository.save_job(
+        connection, revived, change="created", actor=actor, cursor=revived.anchor
+    )
+    return _Change(revived)
+
+
+def _replace(
+    connection: WriteConnection, existing: Job, job: Job, *, now: datetime, actor: str | None
+) -> _Change:
+    ready = account_due(connection, existing, now=now)
+    account_paused(connection, existing, find_paused(existing, now=now), now=now)
+    kept = replace(
+        job,
+        revision=existing.revision + 1,
+        clock_epoch=existing.clock_epoch,
+        execution_count=existing.execution_count,
+        created_at=existing.created_at,
+        state=JobState.PAUSED if existing.state is JobState.PAUSED else JobState.ACTIVE,
+    )
+    if existing.definition is not None and _same_schedule(existing.definition, job):
+        kept = _with_schedule_of(existing, kept, now)
+    if kept.state is not JobState.ACTIVE:
+        kept = replace(kept, next_run_time=None)
+    cursor = job.anchor if kept.next_run_time == job.next_run_time else now
+    if cursor < job_repository.cursor_of(connection, existing.id):
+        # A one-off set a moment into the past: its instant belongs to a new epoch.
+        kept = replace(kept, clock_epoch=existing.clock_epoch + 1)
+    if kept.state is JobState.ACTIVE and kept.next_run_time is None:
+        kept = replace(kept, state=JobState.FINISHED)
+    job_repository.save_job(connection, kept, change="edited", actor=actor, cursor=cursor)
+    return _Change(kept, ready)
+
+
+def _same_schedule(definition: JobDefinition, job: Job) -> bool:
+    return job.definition is not None and definition.schedule == job.definition.schedule
+
+
+def _with_schedule_of(existing: Job, kept: Job, now: datetime) -> Job:
+    """Keep an unchanged schedule's anchor and place."""
+    trigger = _trigger_of(existing)
+    following = trigger.next_after(now)
+    if existing.state is JobState.FINISHED and following is None:
+        return replace(kept, anchor=existing.anchor, state=JobState.FINISHED, next_run_time=None)
+    return replace(kept, anchor=existing.anchor, next_run_time=following)
+
+
+def _retire(
+    connection: WriteConnection,
+    existing: Job,
+    state: JobState,
+    *,
+    reason: Reason,
+    now: datetime,
+    actor: str | None,
+) -> _Change:
+    """Pause or delete: what is due is accounted, what waits is cancelled, what runs is the last."""
+    account_due(connection, existing, now=now)
+    now_us = to_us(now)
+    execution_repository.cancel_waiting(connection, existing.id, reason=reason, now_us=now_us)
+    execution_repository.stop_running(connection, existing.id, reason=reason)
+    retired = replace(
+        existing,
+        revision=existing.revision + 1,
+        state=state,
+        next_run_time=None,
+        updated_at=now,
+    )
+    cursor = max(now, job_repository.cursor_of(connection, existing.id))
+    change = "paused" if state is JobState.PAUSED else "deleted"
+    job_repository.save_job(connection, retired, change=change, actor=actor, cursor=cursor)
+    return _Change(retired)
+
+
+def _resume(
+    connection: WriteConnection,
+    existing: Job,
+    span: PausedSpan,
+    *,
+    now: datetime,
+    actor: str | None,
+) -> _Change:
+    account_paused(connection, existing, span, now=now)
+    resumed = replace(
+        existing,
+        revision=existing.revision + 1,
+        state=JobState.FINISHED if span.next_run_time is None else JobState.ACTIVE,
+        next_run_time=span.next_run_time,
+        updated_at=now,
+    )
+    cursor = max(now, job_repository.cursor_of(connection, existing.id))
+    job_repository.save_job(connection, resumed, change="resumed", actor=actor, cursor=cursor)
+    return _Change(resumed)
+
+
+def _trigger_of(job: Job) -> ScheduleTrigger:
+    assert job.definition is not None, "only readable jobs have a trigger"
+    return build_trigger(job.definition.schedule, anchor=job.anchor)
+
+
+def _manual_run(job: Job, definition: JobDefinition, now: datetime) -> NewExecution:
+    policy = definition.policy
+    return NewExecution(
+        id=random_execution_id(),
+        job_id=job.id,
+        job_revision=job.revision,
+        clock_epoch=job.clock_epoch,
+        cause=Cause.MANUAL,
+        scheduled_for=now,
+        status=ExecutionStatus.QUEUED,
+        next_attempt_at=now,
+        exclusive=policy.max_instances == 1 and policy.overlap is not OverlapPolicy.ALLOW,
+    )

@@ -1,0 +1,1 @@
+"""Subscribers to committed facts: logs now, metrics and traces later."""

@@ -1,0 +1,137 @@
+"""Nothing of one attempt reaches another: no cookie, no stray byte, no crowded pool."""
+
+import asyncio
+from datetime import timedelta
+
+from app.domain.execution import Reason
+from app.runners.http_options import HttpRunnerOptions
+from tests.support.raw_server import RawServer, hang, reply, send, send_and_close
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+
+
+async def test_cookies(courier):
+    """A cookie one job was given is sent by no job, not even by name of host."""
+    given = reply(headers=("Set-Cookie: sid=1; Path=/", "Set-Cookie: other=2"))
+    async with RawServer((given,)) as server:
+        for job_id in ("a", "a", "b"):
+            await courier.deliver(server.url(host="localhost"), job_id=job_id)
+        assert not any("cookie" in request.headers for request in server.requests)
+
+
+async def test_answer_after_the_answer(courier):
+    """A second answer sent with the first is not taken for the next request's."""
+    async with RawServer((send(OK + FORGED), reply("real"))) as server:
+        await courier.deliver(server.url())
+        outcome = await courier.deliver(server.url())
+        assert outcome.response_excerpt == "real"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_rubbish_after_the_answer(courier):
+    """Rubbish after a body costs the connection, and the next attempt nothing."""
+    async with RawServer((send(OK + b"rubbish\r\n\r\n"), reply("real"))) as server:
+        await courier.deliver(server.url())
+        outcome = await courier.deliver(server.url())
+        assert outcome.response_excerpt == "real"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_forged_answer_on_an_idle_connection(courier):
+    """An answer that arrives while the connection is idle is not taken for the next request's."""
+    idle = asyncio.Event()
+    forged = asyncio.Event()
+
+    async def forge(exchange):
+        await exchange.send(OK)
+        await idle.wait()
+        await exchange.send(FORGED)
+        forged.set()
+
+    async with RawServer((forge, reply("real"))) as server:
+        assert (await courier.deliver(server.url())).response_excerpt == "ok"
+        idle.set()
+        await forged.wait()
+        outcome = await courier.deliver(server.url())
+        assert outcome.response_excerpt == "real"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
+async def test_early_answer_to_a_large_request(aiohttp_courier):
+    """An answer that comes before the request is read whole counts."""
+    body = '"' + "x" * 20_000_000 + '"'
+
+    async def refuse_early(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        await gone.wait()
+        writer.close()
+
+    gone = asyncio.Event()
+    listener = await asyncio.start_server(refuse_early, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    outcome = await aiohttp_courier.deliver(url, method="POST", body_json=body)
+    gone.set()
+    listener.close()
+    await listener.wait_closed()
+    assert outcome.http_status == 413
+
+
+async def test_connections_are_not_kept_without_end(aiohttp_courier):
+    """Beyond the number of connections to keep, each is closed after its answer."""
+    aiohttp_courier.options = HttpRunnerOptions(connections_kept_max=1)
+    async with RawServer((hang, reply())) as server, asyncio.TaskGroup() as group:
+        waiting = group.create_task(aiohttp_courier.deliver(server.url()))
+        await server.wait_for(lambda: len(server.requests) == 1)
+        assert (await aiohttp_courier.deliver(server.url())).succeeded
+        await server.wait_for(lambda: server.open_count == 1)
+        waiting.cancel()
+
+
+async def test_pool_limit(aiohttp_courier):
+    """At the pool's limit attempts wait for each other, and a deadline says so."""
+    aiohttp_courier.options = HttpRunnerOptions(connections_max=1)
+    async with RawServer((hang,)) as server, asyncio.TaskGroup() as group:
+        holder = group.create_task(aiohttp_courier.deliver(server.url()))
+        await server.wait_for(lambda: len(server.requests) == 1)
+        outcome = await aiohttp_courier.deliver(server.url(), timeout=timedelta(seconds=0.1))
+        assert outcome.reason is Reason.TIMEOUT
+        assert "waiting for a free connection" in outcome.error
+        holder.cancel()
+
+
+async def test_many_at_once(courier):
+    """A hundred attempts at once each get their own answer."""
+
+    async def echo(exchange):
+        await reply(exchange.request.line)(exchange)
+
+    async with RawServer((echo,)) as server, asyncio.TaskGroup() as group:
+        runs = [
+            group.create_task(courier.deliver(server.url(f"/{number}"), job_revision=number))
+            for number in range(100)
+        ]
+        outcomes = [await run for run in runs]
+    lines = [outcome.response_excerpt for outcome in outcomes]
+    assert lines == [f"GET /{number} HTTP/1.1" for number in range(100)]
+
+
+async def test_close(courier):
+    """Closing frees every connection and may be done twice."""
+    async with RawServer((reply(),)) as server:
+        await courier.deliver(server.url())
+        await courier.runner.close()
+        await courier.runner.close()
+        await server.wait_for(lambda: server.open_count == 0)
+
+
+async def test_connection_close(courier):
+    """A connection whose server announces its end is not used again."""
+    closing = send_and_close(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    async with RawServer((closing,)) as server:
+        for _ in range(2):
+            assert (await courier.deliver(server.url())).succeeded
+        assert server.connection_count == 2
