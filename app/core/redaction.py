@@ -13,12 +13,15 @@ MASK = "***"
 _MASKED_NAMES = r"authorization|cookie|token|secret|passw(?:or)?d|api[_-]?key|credential"
 _MASKED_KEY = re.compile(_MASKED_NAMES, re.IGNORECASE)
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
+# Lengths are bounded, so that no hostile text makes a search quadratic.
 # A database password may hold / ? and #, anybody else's credentials end before them.
 _USERINFO = re.compile(
-    r"(?P<scheme>\bpostgres[a-z+]*://)[^@\s]*@|(?P<other>[a-z0-9+.-]://)[^/?#\s]*@", re.IGNORECASE
+    r"(?P<scheme>\bpostgres[a-z+]{0,20}://)[^@\s]{0,1000}@|(?P<other>[a-z0-9+.-]://)[^/?#\s]*@",
+    re.IGNORECASE,
 )
 _MASKED_QUERY = re.compile(
-    rf"([?&;][^=&;\s]*(?:{_MASKED_NAMES}|signature|\bsig\b)[^=&;\s]*=)[^&;#\s'\"]+", re.IGNORECASE
+    rf"([?&;][^=&;?\s]{{0,60}}(?:{_MASKED_NAMES}|signature|\bsig\b)[^=&;?\s]{{0,60}}=)[^&#\s]+",
+    re.IGNORECASE,
 )
 # Most values of a log line; they are told apart before the slower questions below.
 _PLAIN_TYPES = frozenset({int, float, bool, type(None)})

@@ -1,5 +1,7 @@
 """Engines and connections for both databases, and the pragmas SQLite needs.
 
+Errors never carry parameters, which hold users' headers and bodies.
+
 SQLite: WAL, ``synchronous=FULL`` (an answered change survives power loss), foreign keys on, five
 seconds of patience with another writer. Reads go through aiosqlite with ``query_only``; the one
 writer has a thread of its own (``db/unit_of_work.py``). PostgreSQL: asyncpg for both.
@@ -52,6 +54,7 @@ def open_sqlite_writer(path: Path) -> Engine:
     engine = sa.create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=StaticPool,
+        hide_parameters=True,
         connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
     )
     event.listen(engine, "connect", _prepare_sqlite_writer)
@@ -65,6 +68,7 @@ def open_sqlite_reader(path: Path, *, readers: int) -> AsyncEngine:
         URL.create("sqlite+aiosqlite", database=str(path)),
         pool_size=readers,
         max_overflow=0,
+        hide_parameters=True,
         connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000},
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite_reader)
@@ -75,7 +79,13 @@ def open_sqlite_reader(path: Path, *, readers: int) -> AsyncEngine:
 def open_postgres(url: str, *, connections: int) -> AsyncEngine:
     """Open an engine on asyncpg; idle connections are checked before use."""
     address = make_url(url).set(drivername="postgresql+asyncpg")
-    return create_async_engine(address, pool_size=connections, max_overflow=0, pool_pre_ping=True)
+    return create_async_engine(
+        address,
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
 
 
 def _prepare_sqlite_writer(connection: Any, _record: Any) -> None:

@@ -60,11 +60,13 @@ class _Source(Protocol):
 class ScheduleTrigger(BaseTrigger):
     """The instants of one schedule, in order, each once."""
 
-    __slots__ = ("_source", "schedule")
+    __slots__ = ("_end_at", "_source", "_start_at", "schedule")
 
     def __init__(self, *, schedule: Schedule, source: _Source) -> None:
         self.schedule = schedule
         self._source = source
+        self._start_at = schedule.start_at and schedule.start_at.astimezone(UTC)
+        self._end_at = schedule.end_at and schedule.end_at.astimezone(UTC)
 
     def get_next_fire_time(
         self, previous_fire_time: datetime | None, now: datetime
@@ -85,20 +87,20 @@ class ScheduleTrigger(BaseTrigger):
 
     def next_from(self, instant: datetime) -> datetime | None:
         """Return the first instant at or after an aware one; None when there is no more."""
-        begin = instant.astimezone(UTC)
-        start_at, end_at = self.schedule.start_at, self.schedule.end_at
-        if start_at is not None and start_at > begin:
-            begin = start_at
-        if end_at is not None and begin > end_at:
+        end_at = self._end_at
+        if end_at is not None and instant > end_at:
             return None
-        found = self._source.first_from(begin)
-        assert found is None or found >= begin, "a schedule only goes forward"
+        found = self.endless_from(instant)
         return None if found is None or (end_at is not None and found > end_at) else found
 
-    def unbounded_from(self, instant: datetime) -> datetime | None:
-        """Return the first instant at or after ``instant`` if the schedule had no end."""
-        start_at = self.schedule.start_at
-        return self._source.first_from(instant if start_at is None else max(instant, start_at))
+    def endless_from(self, instant: datetime) -> datetime | None:
+        """Return what ``next_from`` would if the schedule had no ``end_at``."""
+        begin = instant.astimezone(UTC)
+        if self._start_at is not None and self._start_at > begin:
+            begin = self._start_at
+        found = self._source.first_from(begin)
+        assert found is None or found >= begin, "a schedule only goes forward"
+        return found
 
     def explain_silence(self, instant: datetime) -> str:
         """Name in a sentence what keeps the rule from ever firing after ``instant``."""
@@ -127,7 +129,7 @@ def check_fires(trigger: ScheduleTrigger, *, after: datetime) -> datetime:
         raise InvalidScheduleError("end_at lies before start_at; swap them or move one")
     if end_at is not None and end_at <= after:
         raise InvalidScheduleError("end_at lies in the past, so nothing is left to run; move it")
-    first = trigger.unbounded_from(after + _INSTANT)
+    first = trigger.endless_from(after + _INSTANT)
     if first is None:
         raise InvalidScheduleError(trigger.explain_silence(after))
     if end_at is not None and first > end_at:
@@ -369,13 +371,14 @@ def _explain_silence(schedule: Schedule, source: _Source, instant: datetime) -> 
 
 
 def _explain_silent_clock(schedule: Schedule, clock: WallClock, instant: datetime) -> str:
-    if clock.has_wall_from(instant):
+    wall = clock.wall_at(instant)
+    if clock.pattern.first_from(wall) is not None:
         return (
             "the schedule never fires: whenever it matches, the zone's clock jumps over that "
             "time, which dst_gap=skip, or * in hour or minute, leaves out; choose another time"
         )
     assert isinstance(schedule.rule, CronRule), "only cron has years, the rest recurs"
-    names = CronPattern(schedule.rule.fields).blocking_fields(instant.replace(tzinfo=None))
+    names = CronPattern(schedule.rule.fields).blocking_fields(wall)
     verb = "leaves" if len(names) == 1 else "leave"
     return (
         f"the schedule never fires: cron's {_listed(names)} {verb} no time between now and the "

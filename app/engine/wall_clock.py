@@ -75,7 +75,7 @@ class WallClock:
 
     def __init__(self, *, pattern: WallPattern, zone: str, gap: DstGap, fold: DstFold) -> None:
         load_zone(zone)
-        self._pattern = pattern
+        self.pattern = pattern
         self._zone = zone
         elapsed = pattern.follows_elapsed_time
         self._gap = Gap.NOTHING if elapsed else _GAPS[gap]
@@ -88,7 +88,7 @@ class WallClock:
             at = at.replace(microsecond=0) + _SECOND
         while at.year <= LAST_YEAR:
             segment = _segment(self._zone, at)
-            wall = self._pattern.first_from(self._regular_from(segment, at))
+            wall = self.pattern.first_from(self._regular_from(segment, at))
             found = self._earliest(segment, at=at, wall=wall)
             if found is not None and found < segment.until:
                 return found.replace(tzinfo=UTC)
@@ -97,10 +97,9 @@ class WallClock:
             at = _resume(segment, wall)
         return None
 
-    def has_wall_from(self, instant: datetime) -> bool:
-        """Tell whether the pattern itself still matches, whatever the zone makes of it."""
-        at = instant.replace(tzinfo=None, microsecond=0)
-        return self._pattern.first_from(at + _segment(self._zone, at).offset) is not None
+    def wall_at(self, instant: datetime) -> datetime:
+        """Return what the zone's clocks show at an aware instant."""
+        return instant.astimezone(load_zone(self._zone)).replace(tzinfo=None, microsecond=0)
 
     def _regular_from(self, segment: Segment, at: datetime) -> datetime:
         """Return the first wall clock time at or after ``at`` that the segment may answer for."""
@@ -137,7 +136,7 @@ class WallClock:
             return None
         if first >= end:
             return None
-        wall = self._pattern.first_from(first)
+        wall = self.pattern.first_from(first)
         if wall is None or wall >= end:
             return None
         return wall - segment.offset_before if self._gap is Gap.SHIFT else segment.start

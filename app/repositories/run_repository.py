@@ -32,7 +32,10 @@ from app.repositories.definition_codec import (
 )
 from app.repositories.job_repository import CHUNK
 
-_WAITING = executions.c.status.in_([ExecutionStatus.QUEUED, ExecutionStatus.RETRYING])
+# Written with OR: an IN list cannot be part of a statement that is executed many times at once.
+_WAITING = sa.or_(
+    executions.c.status == ExecutionStatus.QUEUED, executions.c.status == ExecutionStatus.RETRYING
+)
 
 _CLAIMABLE = (
     sa.select(

@@ -8,6 +8,7 @@ import re
 import socket
 import unicodedata
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
@@ -109,8 +110,8 @@ def shown_address(base: Address, location: str) -> str | None:
 def _ascii_host(host: str) -> str:
     if ":" in host:
         try:
-            return httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
-        except (httpx.InvalidURL, UnicodeError) as error:
+            return str(_unscoped(host))
+        except ValueError as error:
             raise config_error("The URL's IPv6 address cannot be read") from error
     if not host.isascii():
         host = unicodedata.normalize("NFKC", host).replace("\u3002", ".")
@@ -122,6 +123,13 @@ def _ascii_host(host: str) -> str:
     if not _NAME.fullmatch(host):
         raise config_error("The URL's host is missing or not a valid name")
     return host
+
+
+def _unscoped(host: str) -> IPv6Address:
+    address = IPv6Address(host)
+    if address.scope_id is not None:
+        raise ValueError("a zone means something on one machine only")
+    return address
 
 
 def _connectable(host: str) -> str:

@@ -1,9 +1,10 @@
 """httpx's own transport under the same egress policy and limits; also the way through proxies.
 
-Its connections are not kept (see ``_inner_transport``). httpx's pool resolves and connects inside a network backend; ours stands in front of it, judges
+httpx's pool resolves and connects inside a network backend; ours stands in front of it, judges
 every address and hands on the judged one, so SNI, certificate check and Host keep the name. The
-backend's place, ``_pool._network_backend``, is not public: the integration tests pin it. Raises
-``DeliveryError`` like ``AiohttpTransport``.
+backend's place, ``_pool._network_backend``, is not public: the integration tests pin it. No
+connection serves twice (see ``_inner_transport``). Raises ``DeliveryError`` like
+``AiohttpTransport``.
 """
 
 import ssl

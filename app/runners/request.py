@@ -40,6 +40,7 @@ _VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 §5.5
 _SENSITIVE = re.compile(rb"auth|cookie|token|secret|key|password|signature|credential")
 _OURS = frozenset({b"idempotency-key"})
 _VISIBLE_BUT_PERCENT = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "%")
+_PLAIN = re.compile(r"[!-$&-~]*")
 
 RawHeader = tuple[bytes, bytes]
 
@@ -155,6 +156,8 @@ def header_text(text: str) -> bytes:
 
     ``urllib.parse.unquote`` gives the text back, since a percent sign is encoded too.
     """
+    if _PLAIN.fullmatch(text):
+        return text.encode("ascii")
     return quote(text, safe=_VISIBLE_BUT_PERCENT, errors="replace").encode("ascii")
 
 

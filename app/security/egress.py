@@ -102,8 +102,8 @@ class EgressOptions:
     ``mode``: default ``standard``, since calling neighbours is what self-hosting is for.
     ``allow`` and ``deny``: entries, default none. An entry is an address or CIDR
     (``10.0.0.0/8``), a host name, or ``*.suffix`` (any depth, not the suffix itself), each
-    optionally with ``:port`` (IPv6 then in brackets); or ``*:port`` for any host. Deny wins over
-    allow.
+    optionally with ``:port`` (IPv6 then in brackets); or ``*`` and ``*:port`` for any host. Deny
+    wins over allow.
     """
 
     mode: EgressMode = EgressMode.STANDARD
@@ -143,14 +143,13 @@ class _Entry:
             return cls(port=port)
         if network := _network(body.strip("[]")):
             return cls(network=network, port=port)
-        if body.startswith("*."):
-            return cls(suffix=canonical_host(body[1:]), port=port)
-        host = canonical_host(body)
+        wild = body.startswith("*.")
+        host = canonical_host(body.removeprefix("*."))
         if not host or set(host) & set("*/ :@[]"):
             raise ValueError(
                 f"egress entry {text!r} is not an address, CIDR, host name, *.suffix or *:port"
             )
-        return cls(host=host, port=port)
+        return cls(suffix=f".{host}", port=port) if wild else cls(host=host, port=port)
 
     def matches(self, *, address: _Address | None, port: int, host: str) -> bool:
         if self.port is not None and self.port != port:

@@ -243,6 +243,22 @@ def test_a_schedule_whose_every_time_is_skipped_is_refused():
     assert "the zone's clock jumps over that time, which dst_gap=skip" in sentence
 
 
+def test_what_is_past_is_judged_by_the_zones_clock():
+    """10:00 of today has passed in Tokyo, where it is 15:30, though not in UTC."""
+    rule = cron(year="2026", month="11", day="21", hour="10", minute="0")
+    sentence = refusal(rule, timezone="Asia/Tokyo")
+    assert "cron's year, month, day and hour leave no time" in sentence
+    assert check_fires(trigger_of(rule), after=NOW) == at(2026, 11, 21, 10)
+
+
+def test_check_fires_takes_an_instant_in_any_zone():
+    """An argument in another zone means its instant, for the check and for the bounds."""
+    jst = timezone(timedelta(hours=9))
+    assert check_fires(trigger_of(DAILY), after=NOW.astimezone(jst)) == at(2026, 11, 21, 9)
+    trigger = trigger_of(DAILY, start_at=at(2026, 12, 1, 8).astimezone(jst))
+    assert trigger.next_after(NOW) == at(2026, 12, 1, 9)
+
+
 def test_refusals_repeat_nothing_of_the_expression():
     """A sentence about a bad expression does not echo it."""
     for rule in (CrontabRule(expression="0 9 * * hunter2"), cron(hour="hunter2")):
@@ -356,3 +372,10 @@ def test_a_cache_without_room_is_refused():
     """A cache of no triggers is a mistake in the settings."""
     with pytest.raises(ValueError, match="at least 1"):
         TriggerCacheOptions(triggers_max=0)
+
+
+@pytest.mark.parametrize("rule", [DAILY, cron(hour="9", minute="0"), cron(day="last")])
+def test_nothing_is_looked_for_beyond_the_last_year(rule):
+    """After 2199 there is no next instant, and no error or endless search."""
+    assert trigger_of(rule).next_after(at(2199, 12, 31, 23, 59)) is None
+    assert trigger_of(rule).next_after(at(9998, 1, 1)) is None

@@ -69,9 +69,9 @@ def test_times_around_the_gap_meet_once():
 def test_shifted_times_keep_their_order_and_meet_once():
     """02:15 and 02:30 shifted by an hour meet 03:15 and 03:30 of their own, in order, once each."""
     fires = local_fires(
-        "15,30 2,3 * * *", NEW_YORK, begin="2027-03-14", count=3, dst_gap=DstGap.SHIFT
+        "15,30 2,3 * * *", NEW_YORK, begin="2027-03-14", count=4, dst_gap=DstGap.SHIFT
     )
-    assert fires == ["14 03:15 -0400", "14 03:30 -0400", "15 02:15 -0400"]
+    assert fires == ["14 03:15 -0400", "14 03:30 -0400", "15 02:15 -0400", "15 02:30 -0400"]
     fires = local_fires(
         "20 2 * * *", NEW_YORK, begin="2027-03-14 03:10", count=1, dst_gap=DstGap.SHIFT
     )
@@ -207,3 +207,30 @@ def test_the_last_occurrence_in_the_fold_is_not_lost():
     )
     fires = local_fires(rule, NEW_YORK, begin="2027-11-01", count=2, dst_fold=DstFold.BOTH)
     assert fires == ["07 01:30 -0400", "07 01:30 -0500"]
+
+
+def test_a_jump_days_before_new_year_belongs_to_its_own_year():
+    """Hong Kong's jump of 30 December 1973 leaves the days after it alone."""
+    fires = local_fires("30 3 * * *", "Asia/Hong_Kong", begin="1973-12-29", count=5)
+    assert fires == [
+        "29 03:30 +0800",
+        "30 04:30 +0900",
+        "31 03:30 +0900",
+        "01 03:30 +0900",
+        "02 03:30 +0900",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (DstFold.FIRST, ["31 20:30 +0000", "01 20:30 -0600"]),
+        (DstFold.SECOND, ["31 20:30 -0600", "01 20:30 -0600"]),
+    ],
+)
+def test_a_fold_at_new_year(policy, expected):
+    """A fold at the very turn of the year (UTC) is known on both sides: Rankin Inlet 1957."""
+    fires = local_fires(
+        "30 20 * * *", "America/Rankin_Inlet", begin="1956-12-31", count=2, dst_fold=policy
+    )
+    assert fires == expected
