@@ -210,7 +210,12 @@ def test_a_rare_schedule_is_accepted():
         ),
         (every(days=2), {"end_at": at(2026, 11, 22)}, "end_at lies before the first instant"),
         (DateRule(run_at=at(2026, 1, 1)), {}, "run_at lies in the past"),
-        (DateRule(run_at=at(2027, 1, 1)), {"start_at": at(2027, 2, 1)}, "run_at lies before start"),
+        (DateRule(run_at=at(2027, 1, 1)), {"start_at": at(2027, 2, 1)}, "start_at lies after"),
+        (
+            cron(year="2027"),
+            {"start_at": at(2028, 1, 1)},
+            "start_at lies after",
+        ),
         (
             DateRule(run_at=at(2027, 2, 1)),
             {"end_at": at(2027, 1, 1)},
