@@ -1,4 +1,4 @@
-"""The service under test: inside this process (``open_api``), or as one of its own (``Service``)."""
+"""The service under test: in this process (``open_api``), or as its own (``Service``)."""
 
 import asyncio
 import contextlib
