@@ -162,7 +162,7 @@ async def _run_pipeline(
     egress = _egress(settings)
     runner = _runner(settings, egress, clock)
     tasks, publisher = Tasks(), Publisher()
-    stations = _stations(settings, unit_of_work, clock, leader, runner, tasks, publisher)
+    stations = build_stations(settings, unit_of_work, clock, leader, runner, tasks, publisher)
     lifecycle = Lifecycle(tasks=tasks, stations=stations)
     services = _services(settings, unit_of_work, clock, publisher, stations, lifecycle, egress)
 
@@ -183,7 +183,7 @@ async def _run_pipeline(
         log.info("scheduler.stopped")
 
 
-def _stations(
+def build_stations(
     settings: Settings,
     unit_of_work: UnitOfWork,
     clock: Clock,

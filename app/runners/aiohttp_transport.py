@@ -273,18 +273,29 @@ class _AnswerProtocol(ResponseHandler):
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take a parsed head: informational ones are counted and dropped."""
         code = data[0].code
-        if code >= _FINAL_MIN or code == _SWITCHING_PROTOCOLS:
-            if self._head_pending:
-                self._head_pending = False
-                # From here on a body's framing counts; its content is the reader's to count.
-                limit = self._options.response_bytes_max * _FRAMING_FACTOR
-                self._received_max = self._received + limit
-            super().feed_data(data, size)
-            return
-        self._informational += 1
-        if self._informational > self._options.informational_max:
+        if code < _FINAL_MIN and code != _SWITCHING_PROTOCOLS:
+            self._informational += 1
             limit = self._options.informational_max
-            self._refuse(protocol_error(f"The target sent more than {limit} interim (1xx) answers"))
+            if self._informational > limit:
+                self._refuse(
+                    protocol_error(f"The target sent more than {limit} interim (1xx) answers")
+                )
+            return
+        if self._head_pending and self._is_oversized(data[0]):
+            self._refuse_excess()
+            return
+        if self._head_pending:
+            self._head_pending = False
+            # From here on a body's framing counts; its content is the reader's to count.
+            self._received_max = self._received + self._options.response_bytes_max * _FRAMING_FACTOR
+        super().feed_data(data, size)
+
+    def _is_oversized(self, head: RawResponseMessage) -> bool:
+        """Tell a head that is too large though it came in one piece, perhaps with its body."""
+        if self._received <= self._options.head_bytes_max:
+            return False
+        fields = sum(len(name) + len(value) + len(": \r\n") for name, value in head.raw_headers)
+        return fields > self._options.head_bytes_max
 
     def _refuse_excess(self) -> None:
         if self._head_pending:

@@ -79,10 +79,10 @@ def too_large_error(limit_bytes: int) -> DeliveryError:
 
 def timeout_error(progress: Progress, seconds: float) -> DeliveryError:
     """Tell that the attempt's total time ran out, and where."""
-    where = f" {progress.label}" if progress.label else ""
+    where = f" ({progress.label})" if progress.label else ""
     return DeliveryError(
         f"The attempt did not end within its timeout of {seconds:g} s; it ended while "
-        f"{progress.phase} ({where.strip()})",
+        f"{progress.phase}{where}",
         kind=AttemptOutcome.TIMEOUT,
         reason=Reason.TIMEOUT,
     )

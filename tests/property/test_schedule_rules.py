@@ -107,7 +107,7 @@ def day_matches(line: str, means: tuple[frozenset[int], ...], day: date) -> bool
     return day.month in months and ((by_day and by_weekday) if both else (by_day or by_weekday))
 
 
-@settings(max_examples=300*20, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(line=crontab_lines(), begin=instants)
 def test_a_crontab_line_means_what_its_grammar_says(line, begin):
     """In UTC the next instant matches every field, and no minute before it does."""
@@ -135,7 +135,7 @@ def test_a_crontab_line_means_what_its_grammar_says(line, begin):
     assert earlier == []
 
 
-@settings(max_examples=200*20, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(line=crontab_lines(), begin=instants)
 @example(line=("0 12 * * 1-5", ()), begin=datetime(2026, 11, 20, 13, tzinfo=UTC))
 def test_the_fast_path_of_crontab_is_cronsims_search(line, begin):
@@ -145,7 +145,7 @@ def test_the_fast_path_of_crontab_is_cronsims_search(line, begin):
     assert pattern.search(wall) == pattern.first_from(wall)
 
 
-@settings(max_examples=200*20, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     texts=st.fixed_dictionaries(
         {name: fields(name) for name in ("hour", "minute", "day_of_week", "month")},
@@ -163,7 +163,7 @@ def test_the_fast_path_of_cron_is_apschedulers_search(texts, begin):
     assert pattern.search(wall) == pattern.first_from(wall)
 
 
-@settings(max_examples=150*20, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     hour=fields("hour"),
     minute=fields("minute"),
@@ -191,7 +191,7 @@ def test_a_crontab_line_split_into_fields_fires_alike(hour, minute, weekday, zon
         at = expected
 
 
-@settings(max_examples=150*20, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     minute=st.integers(0, 59),
     hour=st.integers(0, 23),
@@ -206,7 +206,7 @@ def test_plain_lines_agree_with_croniter(minute, hour, day, weekday, begin):
     assert expected == trigger_of(CrontabRule(expression=expression)).next_after(begin)
 
 
-@settings(max_examples=200*20, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     line=crontab_lines(),
     zone=zones,

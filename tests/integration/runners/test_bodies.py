@@ -94,6 +94,12 @@ async def test_unknown_encoding(courier, encoding):
     assert outcome.response_excerpt == f"({encoding} body of 6 bytes, not shown)"
 
 
+async def test_unknown_encoding_is_counted(courier):
+    """What cannot be decoded is still limited as it comes."""
+    outcome = await answered(courier, b"\x8b" * (MIB + 1), "Content-Encoding: br")
+    assert outcome.reason is Reason.RESPONSE_TOO_LARGE
+
+
 async def test_corrupt_encoding(courier):
     """A body that is not what its coding says does not fail the run."""
     outcome = await answered(courier, b"this is no gzip", "Content-Encoding: gzip")

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+from datetime import timedelta
 
 import pytest
 
@@ -9,7 +11,7 @@ from app.domain.execution import AttemptOutcome, Reason
 from app.runners.dialer import Candidate
 from app.runners.http_options import HttpRunnerOptions
 from app.security.egress import EgressMode, EgressOptions
-from tests.support.raw_server import RawServer, reply
+from tests.support.raw_server import WAIT_SECONDS, RawServer, reply
 
 
 def names(**addresses):
@@ -162,4 +164,23 @@ async def test_shared_look_up(aiohttp_courier):
                 group.create_task(aiohttp_courier.deliver(url))
         await aiohttp_courier.deliver(url)
         assert len(server.requests) == 6
+    assert calls == ["shared.test"]
+
+
+async def test_shared_look_up_given_up_by_one(aiohttp_courier):
+    """Who gives up a shared look-up does not take it from the others."""
+    release = threading.Event()
+
+    def slow():
+        release.wait(WAIT_SECONDS)
+        return ["127.0.0.1"]
+
+    aiohttp_courier.lookup, calls = names(shared=slow)
+    async with RawServer((reply(),)) as server, asyncio.TaskGroup() as group:
+        url = server.url(host="shared.test")
+        hasty = group.create_task(aiohttp_courier.deliver(url, timeout=timedelta(seconds=0.1)))
+        patient = group.create_task(aiohttp_courier.deliver(url))
+        assert (await hasty).reason is Reason.TIMEOUT
+        release.set()
+        assert (await patient).succeeded
     assert calls == ["shared.test"]

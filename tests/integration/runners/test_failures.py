@@ -188,6 +188,53 @@ async def test_interim_answers(courier):
     assert outcome.response_excerpt == "ok"
 
 
+@pytest.mark.parametrize(("count", "succeeds"), [(10, True), (11, False)])
+async def test_number_of_interim_answers(aiohttp_courier, count, succeeds):
+    """Ten interim answers are the limit."""
+    answer = b"HTTP/1.1 100 Continue\r\n\r\n" * count + b"HTTP/1.1 204 Done\r\n\r\n"
+    async with RawServer((send(answer),)) as server:
+        outcome = await aiohttp_courier.deliver(server.url())
+    assert outcome.succeeded is succeeds
+    if not succeeds:
+        assert "more than 10 interim" in outcome.error
+
+
+async def test_large_head(courier):
+    """A head of more than 64 KiB is a protocol error, even where no field of it is large."""
+    fields = b"".join(b"X-%d: %b\r\n" % (number, b"v" * 1500) for number in range(100))
+    async with RawServer((send(b"HTTP/1.1 204 Done\r\n" + fields + b"\r\n"),)) as server:
+        outcome = await courier.deliver(server.url())
+    assert outcome.reason is Reason.PROTOCOL
+
+
+async def test_large_head_in_one_piece(aiohttp_courier):
+    """A head beyond the limit counts as such even if it arrives at one stroke."""
+    aiohttp_courier.options = HttpRunnerOptions(head_bytes_max=1000)
+    fields = b"".join(b"X-%d: %b\r\n" % (number, b"v" * 100) for number in range(20))
+    async with RawServer((send(b"HTTP/1.1 204 Done\r\n" + fields + b"\r\n"),)) as server:
+        outcome = await aiohttp_courier.deliver(server.url())
+    assert "larger than 1000 bytes" in outcome.error
+
+
+async def test_head_within_the_limit(courier):
+    """A head of 50 KiB is read, along with a body of a megabyte in the same breath."""
+    fields = b"".join(b"X-%d: %b\r\n" % (number, b"v" * 1000) for number in range(50))
+    head = b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 1000000\r\n\r\n"
+    async with RawServer((send(head + b"b" * 1_000_000),)) as server:
+        outcome = await courier.deliver(server.url())
+    assert outcome.succeeded, outcome.error
+
+
+async def test_endless_framing(courier):
+    """A chunk header without end is left long before the deadline."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"
+    async with RawServer((pour(b"x" * 65536, prefix=head),)) as server:
+        outcome = await courier.deliver(server.url(), timeout=timedelta(seconds=20))
+        await server.wait_for(lambda: server.open_count == 0)
+        assert server.poured_bytes < 32_000_000
+    assert outcome.reason in {Reason.PROTOCOL, Reason.RESPONSE_TOO_LARGE}
+
+
 async def test_too_many_fields(aiohttp_courier):
     """More header fields than allowed are a protocol error, though short."""
     fields = b"".join(b"X-%d: 1\r\n" % number for number in range(200))

@@ -1,11 +1,12 @@
 """Nothing of one attempt reaches another: no cookie, no stray byte, no crowded pool."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 from app.domain.execution import Reason
 from app.runners.http_options import HttpRunnerOptions
-from tests.support.raw_server import RawServer, hang, reply, send, send_and_close
+from tests.support.raw_server import WAIT_SECONDS, RawServer, hang, reply, send, send_and_close
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
@@ -58,23 +59,44 @@ async def test_forged_answer_on_an_idle_connection(courier):
         assert [request.connection for request in server.requests] == [1, 2]
 
 
+async def test_bytes_on_an_idle_connection(aiohttp_courier):
+    """A connection on which anything arrives while it is idle is closed at once."""
+
+    async def chatter(exchange):
+        await exchange.send(OK)
+        await idle.wait()
+        await exchange.send(FORGED)
+
+    idle = asyncio.Event()
+    aiohttp_courier.options = HttpRunnerOptions(keepalive=timedelta(minutes=1))
+    async with RawServer((chatter,)) as server:
+        await aiohttp_courier.deliver(server.url())
+        idle.set()
+        await server.wait_for(lambda: server.open_count == 0)
+
+
 async def test_early_answer_to_a_large_request(aiohttp_courier):
-    """An answer that comes before the request is read whole counts."""
+    """An answer that comes before the request is read whole counts; its connection is closed."""
     body = '"' + "x" * 20_000_000 + '"'
 
     async def refuse_early(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        await writer.drain()
-        await gone.wait()
+        await answered.wait()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1_000_000):
+                pass
+        left.set()
         writer.close()
 
-    gone = asyncio.Event()
+    answered, left = asyncio.Event(), asyncio.Event()
     listener = await asyncio.start_server(refuse_early, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+    aiohttp_courier.options = HttpRunnerOptions(keepalive=timedelta(minutes=1))
     outcome = await aiohttp_courier.deliver(url, method="POST", body_json=body)
-    gone.set()
+    answered.set()
+    async with asyncio.timeout(WAIT_SECONDS):
+        await left.wait()
     listener.close()
     await listener.wait_closed()
     assert outcome.http_status == 413
@@ -82,7 +104,9 @@ async def test_early_answer_to_a_large_request(aiohttp_courier):
 
 async def test_connections_are_not_kept_without_end(aiohttp_courier):
     """Beyond the number of connections to keep, each is closed after its answer."""
-    aiohttp_courier.options = HttpRunnerOptions(connections_kept_max=1)
+    aiohttp_courier.options = HttpRunnerOptions(
+        connections_kept_max=1, keepalive=timedelta(minutes=1)
+    )
     async with RawServer((hang, reply())) as server, asyncio.TaskGroup() as group:
         waiting = group.create_task(aiohttp_courier.deliver(server.url()))
         await server.wait_for(lambda: len(server.requests) == 1)

@@ -1,0 +1,160 @@
+"""The real pipeline over a real SQLite file, with a runner and a database that tests control."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from app.backends.embedded import EmbeddedLeader
+from app.db.migrate import migrate
+from app.db.session import DatabaseOptions, open_sqlite_reader, open_sqlite_writer
+from app.db.unit_of_work import SqliteWriter, UnitOfWork, WriteConnection, Writer
+from app.domain.clock import Clock, SystemClock
+from app.domain.errors import StorageUnavailableError
+from app.domain.events import Event, JobChanged
+from app.domain.execution import Attempt, AttemptOutcome, Execution, Outcome
+from app.domain.ids import JobId
+from app.engine.lifecycle import Lifecycle, Stations
+from app.engine.publisher import Publisher
+from app.engine.tasks import Tasks
+from app.main import build_stations
+from app.repositories import execution_repository, job_repository, leadership_repository
+from app.security.egress import EgressOptions, EgressPolicy
+from app.services.job_service import JobService, JobServiceOptions
+from tests.support.service import settings_for
+
+T = TypeVar("T")
+
+OK = Outcome(kind=AttemptOutcome.RESPONSE, http_status=200, response_bytes=0, response_excerpt="")
+
+
+class ScriptedRunner:
+    """Gives the outcomes it is told, in order, the last one for ever; may hold attempts back."""
+
+    def __init__(self, *outcomes: Outcome | Exception) -> None:
+        self.outcomes = list(outcomes or [OK])
+        self.attempts: list[Attempt] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        self.attempts.append(attempt)
+        await self.gate.wait()
+        number = min(len(self.attempts), len(self.outcomes)) - 1
+        outcome = self.outcomes[number]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def close(self) -> None:
+        return
+
+
+class FaultyWriter:
+    """A writer that refuses while ``broken`` is set, as a full or locked database does."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.broken = False
+        self.refused = 0
+
+    async def write(self, unit: Callable[[WriteConnection], T]) -> T:
+        if self.broken:
+            self.refused += 1
+            raise StorageUnavailableError("The database did not take the change")
+        return await self._writer.write(unit)
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+
+@dataclass
+class Pipeline:
+    """Everything a test of the engine touches."""
+
+    jobs: JobService
+    stations: Stations
+    lifecycle: Lifecycle
+    unit_of_work: UnitOfWork
+    writer: FaultyWriter
+    runner: ScriptedRunner
+    tasks: Tasks
+    events: list[Event] = field(default_factory=list)
+
+    async def history(self, job_id: str) -> list[Execution]:
+        """Read a job's executions, oldest first."""
+        found = await self.unit_of_work.read(
+            lambda connection: execution_repository.job_history(
+                connection, JobId(job_id), limit=1000
+            )
+        )
+        return found[::-1]
+
+    async def due(self) -> list[JobId]:
+        """Tell which jobs have a next run time."""
+        jobs = await self.unit_of_work.read(job_repository.list_jobs)
+        return [job.id for job in jobs if job.next_run_time is not None]
+
+
+@contextlib.asynccontextmanager
+async def open_pipeline(
+    folder: Path,
+    *,
+    runner: ScriptedRunner | None = None,
+    clock: Clock | None = None,
+    start: bool = True,
+    grace: timedelta = timedelta(seconds=5),
+    **settings: object,
+) -> AsyncIterator[Pipeline]:
+    """Open the pipeline on the database in ``folder``; stop and close it at the end."""
+    clock = clock or SystemClock()
+    configured = settings_for(folder, **settings)
+    options = DatabaseOptions(url=configured.database_url)
+    await migrate(options)
+    writer = FaultyWriter(SqliteWriter(open_sqlite_writer(options.sqlite_path)))
+    unit_of_work = UnitOfWork(
+        reader=open_sqlite_reader(options.sqlite_path, readers=2), writer=writer
+    )
+    now = clock.now()
+    term = await unit_of_work.write(
+        lambda connection: leadership_repository.take_leadership(connection, holder="me", now=now)
+    )
+    runner = runner or ScriptedRunner()
+    tasks, publisher = Tasks(), Publisher()
+    leader = EmbeddedLeader(owner="me", term=term)
+    stations = build_stations(configured, unit_of_work, clock, leader, runner, tasks, publisher)
+    pipeline = Pipeline(
+        jobs=JobService(
+            unit_of_work=unit_of_work,
+            clock=clock,
+            publisher=publisher,
+            options=JobServiceOptions(),
+            dispatch=stations.dispatcher.add,
+            egress=EgressPolicy(EgressOptions()),
+        ),
+        stations=stations,
+        lifecycle=Lifecycle(tasks=tasks, stations=stations),
+        unit_of_work=unit_of_work,
+        writer=writer,
+        runner=runner,
+        tasks=tasks,
+    )
+
+    def on_event(event: Event) -> None:
+        pipeline.events.append(event)
+        if isinstance(event, JobChanged):
+            stations.window.forget(event.job_id)
+
+    publisher.subscribe(on_event)
+    try:
+        if start:
+            await pipeline.lifecycle.start()
+        yield pipeline
+    finally:
+        writer.broken = False
+        runner.gate.set()
+        await pipeline.lifecycle.stop(grace=grace)
+        await unit_of_work.close()
