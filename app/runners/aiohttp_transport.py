@@ -24,7 +24,6 @@ from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
-from typing_extensions import override
 
 from app.runners.dialer import Dialer
 from app.runners.failures import (
@@ -63,7 +62,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._tls = tls or ssl.create_default_context()
         self._connector: _Connector | None = None
 
-    @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and return once the final answer's head is there."""
         destination = _Destination(request)
@@ -84,7 +82,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             stream=_AnswerStream(connection, payload, progress=destination.progress),
         )
 
-    @override
     async def aclose(self) -> None:
         """Close every connection at once; safe to call twice."""
         if self._connector is not None:
@@ -147,9 +144,11 @@ class _Connector(aiohttp.BaseConnector):
         self._tls = tls
         self.open_count = 0
 
-    @override
     async def _create_connection(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],  # noqa: ARG002 - aiohttp's signature
+        timeout: aiohttp.ClientTimeout,  # noqa: ARG002, ASYNC109 - aiohttp's signature
     ) -> ResponseHandler:
         destination = cast("_Destination", req)
         progress = destination.progress
@@ -239,12 +238,10 @@ class _AnswerProtocol(ResponseHandler):
         crowded = self._connector.open_count > self._options.connections_kept_max
         return not (self.should_close or self.has_unsent() or crowded)
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connector.open_count += 1
         super().connection_made(transport)
 
-    @override
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connector.open_count -= 1
         if exc is not None and self._payload is not None and not self._payload.is_eof():
@@ -252,12 +249,10 @@ class _AnswerProtocol(ResponseHandler):
             self._payload.set_exception(aiohttp.ClientPayloadError("connection reset"))
         super().connection_lost(exc)
 
-    @override
     def close(self) -> None:
         """Close at once: the rest of an answer is not worth waiting for, nor a TLS farewell."""
         self.abort()
 
-    @override
     def data_received(self, data: bytes) -> None:
         if self._idle:
             if data:
@@ -269,7 +264,6 @@ class _AnswerProtocol(ResponseHandler):
         self._received += len(data)
         super().data_received(data)
 
-    @override
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take a parsed head: informational ones are counted and dropped."""
         code = data[0].code
@@ -324,7 +318,6 @@ class _AnswerStream(httpx.AsyncByteStream):
         self._payload = payload
         self._progress = progress
 
-    @override
     def __aiter__(self) -> "_AnswerStream":
         return self
 
@@ -346,7 +339,6 @@ class _AnswerStream(httpx.AsyncByteStream):
             connection.close()
         raise StopAsyncIteration
 
-    @override
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end."""
         if self._connection is not None:

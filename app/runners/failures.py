@@ -137,7 +137,7 @@ def tls_error(label: str, cause: BaseException) -> DeliveryError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = f"its certificate was not accepted: {cause.verify_message}"
     elif isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-        detail = (cause.reason or "unknown error").replace("_", " ").lower()
+        detail = (getattr(cause, "reason", None) or "unknown error").replace("_", " ").lower()
         why = f"the handshake failed ({detail}); does that port speak TLS?"
     else:
         why = "the connection was closed during the handshake"

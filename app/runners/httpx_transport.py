@@ -15,7 +15,6 @@ from typing import Any, cast
 from urllib import request as environment
 
 import httpx
-from typing_extensions import override
 
 from app.runners.dialer import Dialer
 from app.runners.failures import (
@@ -78,12 +77,10 @@ class HttpxTransport(httpx.AsyncBaseTransport):
             options=options,
         )
 
-    @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and return once the final answer's head is there."""
         return await _handled(self._inner, request)
 
-    @override
     async def aclose(self) -> None:
         """Close every connection; safe to call twice."""
         await self._inner.aclose()
@@ -112,7 +109,6 @@ class ProxyingTransport(httpx.AsyncBaseTransport):
             if (proxy := proxies.get(scheme) or proxies.get("all"))
         }
 
-    @override
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request by its way."""
         through = self._through.get(request.url.scheme)
@@ -123,7 +119,6 @@ class ProxyingTransport(httpx.AsyncBaseTransport):
         request.extensions.pop("target", None)
         return await _handled(through, request)
 
-    @override
     async def aclose(self) -> None:
         """Close all ways; safe to call twice."""
         await self._direct.aclose()
@@ -143,7 +138,6 @@ class _ExactUrl(httpx.URL):
         self._target: bytes = request.extensions.get("target", request.url.raw_path)
 
     @property
-    @override
     def raw_path(self) -> bytes:
         """Tell the request's target."""
         return self._target
@@ -243,7 +237,6 @@ class _TranslatingStream(httpx.AsyncByteStream):
         self._inner = inner
         self._progress = progress
 
-    @override
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks = aiter(self._inner)
         try:
@@ -257,7 +250,6 @@ class _TranslatingStream(httpx.AsyncByteStream):
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
 
-    @override
     async def aclose(self) -> None:
         """Free the connection; it is closed unless the body was read to its end."""
         await self._inner.aclose()

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -28,7 +29,6 @@ from app.db.migrate import migrate
 from app.db.session import (
     DatabaseOptions,
     open_postgres,
-    open_postgres_reader,
     open_sqlite_reader,
     open_sqlite_writer,
 )
@@ -142,8 +142,7 @@ class PostgresServer:
     def stop(self) -> None:
         """End the server and leave nothing behind."""
         if self._process is not None:
-            self._process.terminate()  # no new connections, until the last has gone …
-            self._process.send_signal(2)  # … but end those that are left
+            self._process.send_signal(signal.SIGINT)  # ends whoever is still connected
             self._process.wait(_STOP_SECONDS)
         shutil.rmtree(self.folder)
 
@@ -278,7 +277,7 @@ def _open_sqlite(options: DatabaseOptions) -> UnitOfWork:
 
 def _open_postgres(options: DatabaseOptions) -> UnitOfWork:
     return UnitOfWork(
-        reader=open_postgres_reader(options.url, connections=options.readers),
+        reader=open_postgres(options.url, connections=options.readers),
         writer=PostgresWriter(open_postgres(options.url, connections=options.writers)),
     )
 
