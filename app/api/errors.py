@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.domain.errors import (
     ConflictError,
@@ -36,6 +37,7 @@ _STATUSES: tuple[tuple[type[SchedulerError], HTTPStatus], ...] = (
 _RETRY_AFTER_SECONDS = "5"
 _MEDIA_TYPE = "application/problem+json"
 _HTTP_CODES = {404: "path_not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _MESSAGES_MAX = 3
 _PROBLEMS_MAX = 100
 
@@ -44,26 +46,25 @@ _DESCRIPTIONS = {
     404: "There is no such job or execution.",
     409: "The job exists already, or cannot run as it is.",
     413: "The request is larger than the limit.",
+    422: "A field is malformed.",
+    500: "The service failed; its log has the details.",
     503: "The database does not take changes right now; nothing was stored. See Retry-After.",
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document the error answers of an endpoint; 422 and 503 belong to all."""
-    answers: dict[int | str, dict[str, Any]] = {
+    """Document the error answers of an endpoint; 500 and 503 belong to all.
+
+    The schemas are put under their media type by ``describe_problems``; a ``model`` here would put
+    them under ``application/json``.
+    """
+    return {
         status: {
-            "model": Problem,
             "description": _DESCRIPTIONS[status],
-            "content": {_MEDIA_TYPE: {}},
+            "content": {_MEDIA_TYPE: {"schema": {"$ref": _reference(status)}}},
         }
-        for status in sorted({*statuses, 503})
+        for status in sorted({*statuses, 500, 503})
     }
-    answers[422] = {
-        "model": ValidationProblem,
-        "description": "A field is malformed.",
-        "content": {_MEDIA_TYPE: {}},
-    }
-    return answers
 
 
 def install_error_handlers(app: FastAPI, *, request_bytes_max: int) -> None:

@@ -37,6 +37,8 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send)
             return
         request_id = _given(scope) or str(uuid_utils.compat.uuid7())
+        # For the answer to an unforeseen error, which is made outside of this middleware.
+        scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from app.api.strict_json import NO_LIMIT
 from app.api.v1 import executions, jobs
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", max_body_size=NO_LIMIT)
 router.include_router(executions.router)
 router.include_router(jobs.router)
