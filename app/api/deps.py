@@ -21,7 +21,7 @@ class Services:
     defaults: Defaults
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

@@ -22,8 +22,8 @@ from app.engine.window import WaitingJob, Window
 
 log = structlog.get_logger(__name__)
 
-# Jobs taken in one pass: about 30 ms of the loop's time; the next pass follows at once.
-PASS_MAX = 1000
+# Jobs taken in one pass: about 5 ms of the loop's time; the next pass follows at once.
+PASS_MAX = 200
 
 
 class OpenTick:

@@ -23,8 +23,10 @@ def take_leadership(connection: WriteConnection, *, holder: str, now: datetime) 
 
 
 def guard_term(connection: WriteConnection, *, term: int) -> None:
-    """Refuse the transaction of a leader whose term is over."""
-    current = connection.execute(sa.select(leadership.c.term)).scalar()
+    """Refuse the transaction of a leader whose term is over; while it lasts, no term begins."""
+    # Locked on PostgreSQL: a term begun between this and the commit would not be seen any more.
+    statement = sa.select(leadership.c.term).with_for_update(read=True)
+    current = connection.execute(statement).scalar()
     if current != term:
         raise StorageInUseError(
             "Another process has taken over the schedule of this database; this one stops ticking"

@@ -7,7 +7,7 @@ the owner under its fence, so a process that lost its lease changes nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -31,6 +31,9 @@ from app.repositories.definition_codec import (
     load_policy,
 )
 from app.repositories.job_repository import CHUNK
+
+# Which attempt of which execution, by whom: execution, owner, fence, number.
+_AttemptKey: TypeAlias = tuple[ExecutionId, str, int, int]
 
 # Written with OR: an IN list cannot be part of a statement that is executed many times at once.
 _WAITING = sa.or_(
@@ -239,11 +242,9 @@ def record_endings(connection: WriteConnection, endings: Sequence[Ending]) -> li
     """
     if not endings:
         return []
-    owned = _owned(connection, endings)
+    live = _live_attempts(connection, [ending.execution_id for ending in endings])
     mine = [
-        _stopped(ending, owned[ending.execution_id])
-        for ending in endings
-        if ending.execution_id in owned
+        _stopped(ending, live[attempt]) for ending in endings if (attempt := _key(ending)) in live
     ]
     followed = [ending for ending in mine if ending.status is ExecutionStatus.RETRYING]
     if followed:
@@ -290,16 +291,14 @@ def on_crash(run: OrphanRun) -> OnCrash:
     return OnCrash.FAIL if run.policy is None else run.policy.on_crash
 
 
-def _owned(
-    connection: WriteConnection, endings: Sequence[Ending]
-) -> dict[ExecutionId, Reason | None]:
-    """Find the executions still running under the ending's owner, fence and number.
+def _live_attempts(
+    connection: WriteConnection, ids: Sequence[ExecutionId]
+) -> dict[_AttemptKey, Reason | None]:
+    """Find the attempts under way of executions, keeping others from ending them.
 
     The value is why no further attempt may follow, if so.
     """
-    expected = {e.execution_id: (e.owner, e.fence, e.number) for e in endings}
-    ids = list(expected)
-    owned: dict[ExecutionId, Reason | None] = {}
+    live: dict[_AttemptKey, Reason | None] = {}
     for start in range(0, len(ids), CHUNK):
         statement = (
             sa.select(
@@ -314,9 +313,13 @@ def _owned(
             .with_for_update()
         )
         for execution_id, owner, fence, number, stop_reason in connection.execute(statement):
-            if expected[execution_id] == (owner, fence, number):
-                owned[execution_id] = None if stop_reason is None else Reason(stop_reason)
-    return owned
+            stop = None if stop_reason is None else Reason(stop_reason)
+            live[execution_id, owner, fence, number] = stop
+    return live
+
+
+def _key(ending: Ending) -> _AttemptKey:
+    return ending.execution_id, ending.owner, ending.fence, ending.number
 
 
 def _stopped(ending: Ending, stop_reason: Reason | None) -> Ending:

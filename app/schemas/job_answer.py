@@ -17,6 +17,7 @@ from app.domain.schedule import (
 from app.schemas.execution_answer import ExecutionAnswer
 from app.schemas.job_request import MASK, SENSITIVE_HEADER
 from app.schemas.times import show_instant, zone_abbreviation
+from app.services.job_service import CreatedJob
 
 # What clients call an active job; the other words are the same here and there.
 _WIRE_STATUS = {JobState.ACTIVE: "running", JobState.FINISHED: "completed"}
@@ -122,9 +123,11 @@ def to_job_detail(job: Job, executions: list[ExecutionAnswer], *, default_zone: 
     )
 
 
-def to_created(job: Job, warnings: list[str]) -> CreatedAnswer:
-    """Answer a creation."""
-    return CreatedAnswer(job_id=job.id, next_run_time=_next_run_time(job), warnings=warnings)
+def to_created(job: CreatedJob, zone: str, warnings: list[str]) -> CreatedAnswer:
+    """Answer a creation, in the job's zone."""
+    return CreatedAnswer(
+        job_id=job.id, next_run_time=show_instant(job.next_run_time, zone), warnings=warnings
+    )
 
 
 def describe_trigger(schedule: Schedule) -> str:

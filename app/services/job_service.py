@@ -6,6 +6,7 @@ the rule in force that are due already, so that no edit, pause or deletion swall
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 import uuid_utils.compat
 
 from app.db.unit_of_work import UnitOfWork, WriteConnection
-from app.domain.clock import Clock, to_us
+from app.domain.clock import Clock, from_us, to_us
 from app.domain.errors import (
     InvalidScheduleError,
     JobBrokenError,
@@ -40,6 +41,7 @@ from app.repositories import execution_repository, job_repository
 from app.repositories.definition_codec import host_of
 from app.repositories.run_repository import job_slots
 from app.security.egress import EgressPolicy
+from app.services.idempotency import RequestKey, answer_once, find_answer
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -59,6 +61,14 @@ class NewJob:
     id: JobId
     definition: JobDefinition
     replace_existing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedJob:
+    """What a creation is answered with."""
+
+    id: JobId
+    next_run_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +106,39 @@ class JobService:
         """Make an id for a job that was sent without one."""
         return JobId(str(uuid_utils.compat.uuid7()))
 
-    async def create(self, new: NewJob, *, actor: str | None) -> Job:
+    async def create(
+        self, new: NewJob, *, actor: str | None, request_key: RequestKey | None = None
+    ) -> CreatedJob:
         """Store a job, or replace one of the same id if that was asked for.
 
         A replaced job keeps history, counters and pause state; with an unchanged schedule it keeps
-        its next run time too. Raises ``InvalidScheduleError`` (malformed, never fires, a date in
-        the past), ``TargetRefusedError``, ``JobExistsError``.
+        its next run time too. A repeated ``request_key`` gets the first answer again. Raises
+        ``InvalidScheduleError`` (malformed, never fires, a date in the past),
+        ``TargetRefusedError``, ``JobExistsError``, ``IdempotencyKeyReusedError``.
         """
+        known = await self._known_answer(request_key)
+        if known is not None:
+            return _read_created(known)
         verdict = self._egress.judge_url(new.definition.delivery.target.url)
         if not verdict.allowed:
             raise TargetRefusedError(verdict.why)
         now = self._clock.now()
         first = await self._first_instant(new.definition.schedule, now)
-        job_id = new.id
-        job = _new_job(job_id, new.definition, first=first, now=now)
+        job = _new_job(new.id, new.definition, first=first, now=now)
+        changes: list[_Change] = []
 
-        def store(connection: WriteConnection) -> _Change:
-            existing = job_repository.find_job_for_change(connection, job_id)
-            if existing is None:
-                job_repository.insert_job(connection, job, actor=actor)
-                return _Change(job)
-            if existing.state is JobState.DELETED:
-                return _revive(connection, existing, job, actor=actor)
-            if not new.replace_existing:
-                raise JobExistsError(job_id)
-            return _replace(connection, existing, job, now=now, actor=actor)
+        def store_once(connection: WriteConnection) -> str:
+            def change() -> str:
+                replacing = new.replace_existing
+                changes.append(_store(connection, job, replacing=replacing, now=now, actor=actor))
+                return _write_created(changes[0].job)
 
-        return self._announce(await self._unit_of_work.write(store))
+            return answer_once(connection, request_key, change, now=now)
+
+        answer = await self._unit_of_work.write(store_once)
+        for change in changes:
+            self._announce(change)
+        return _read_created(answer)
 
     async def get(self, job_id: JobId) -> Job:
         """Read one job. Raises ``JobNotFoundError``."""
@@ -202,33 +218,50 @@ class JobService:
             if change is not None:
                 return self._announce(change)
 
-    async def trigger(self, job_id: JobId) -> ExecutionId:
+    async def trigger(self, job_id: JobId, *, request_key: RequestKey | None = None) -> ExecutionId:
         """Run a job now, once more: its schedule and state stay as they are.
 
-        The run waits for a free slot of its job instead of being skipped. Raises
-        ``JobNotFoundError``, ``JobBrokenError``.
+        The run waits for a free slot of its job instead of being skipped. A repeated
+        ``request_key`` gets the first run's id again. Raises ``JobNotFoundError``,
+        ``JobBrokenError``, ``IdempotencyKeyReusedError``.
         """
         now = self._clock.now()
+        queued: list[WaitingRun] = []
 
-        def trigger(connection: WriteConnection) -> tuple[_Change, ExecutionId]:
+        def trigger(connection: WriteConnection) -> str:
             existing = _existing(connection, job_id)
             definition = existing.definition
             if definition is None:
                 raise JobBrokenError(job_id)
             row = _manual_run(existing, definition, now)
             execution_repository.insert_executions(connection, [row], now_us=to_us(now))
-            waiting = WaitingRun(
-                id=row.id,
-                job_id=job_id,
-                host=host_of(definition.delivery.target.url),
-                next_attempt_at=now,
-                job_slots=job_slots(definition.policy),
+            queued.append(
+                WaitingRun(
+                    id=row.id,
+                    job_id=job_id,
+                    host=host_of(definition.delivery.target.url),
+                    next_attempt_at=now,
+                    job_slots=job_slots(definition.policy),
+                )
             )
-            return _Change(existing, [waiting]), row.id
+            return row.id
 
-        change, execution_id = await self._unit_of_work.write(trigger)
-        self._dispatch(change.ready)
-        return execution_id
+        answer = await self._unit_of_work.write(
+            lambda connection: answer_once(
+                connection, request_key, lambda: trigger(connection), now=now
+            )
+        )
+        self._dispatch(queued)
+        return ExecutionId(answer)
+
+    async def _known_answer(self, request_key: RequestKey | None) -> str | None:
+        """Look a repeated request up before it is judged: what was valid then may be past now."""
+        if request_key is None:
+            return None
+        now = self._clock.now()
+        return await self._unit_of_work.read(
+            lambda connection: find_answer(connection, request_key, now=now)
+        )
 
     def _announce(self, change: _Change) -> Job:
         self._publisher.publish(JobChanged(job_id=change.job.id))
@@ -253,6 +286,17 @@ class JobService:
         return check_fires(
             build_trigger(schedule, anchor=now), after=min(now, rule.run_at - _MICROSECOND)
         )
+
+
+def _write_created(job: Job) -> str:
+    next_run_us = None if job.next_run_time is None else to_us(job.next_run_time)
+    return json.dumps({"id": job.id, "next_run_us": next_run_us})
+
+
+def _read_created(answer: str) -> CreatedJob:
+    stored = json.loads(answer)
+    us = stored["next_run_us"]
+    return CreatedJob(id=JobId(stored["id"]), next_run_time=None if us is None else from_us(us))
 
 
 def _check_schedule(schedule: Schedule, now: datetime) -> datetime:
@@ -281,6 +325,20 @@ def _existing(connection: WriteConnection, job_id: JobId) -> Job:
     if found is None or found.state is JobState.DELETED:
         raise JobNotFoundError(job_id)
     return found
+
+
+def _store(
+    connection: WriteConnection, job: Job, *, replacing: bool, now: datetime, actor: str | None
+) -> _Change:
+    existing = job_repository.find_job_for_change(connection, job.id)
+    if existing is None:
+        job_repository.insert_job(connection, job, actor=actor)
+        return _Change(job)
+    if existing.state is JobState.DELETED:
+        return _revive(connection, existing, job, actor=actor)
+    if not replacing:
+        raise JobExistsError(job.id)
+    return _replace(connection, existing, job, now=now, actor=actor)
 
 
 def _revive(connection: WriteConnection, tombstone: Job, job: Job, *, actor: str | None) -> _Change:

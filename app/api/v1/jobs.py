@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Request
 
 from app.api.deps import Services, ServicesDep
 from app.api.errors import problems
+from app.api.idempotency import IdempotencyKey, request_key
 from app.api.strict_json import StrictJsonRoute
 from app.domain.errors import JobNotFoundError
 from app.domain.ids import JobId
@@ -35,8 +36,10 @@ JobIdPath = Annotated[
 _DETAIL_EXECUTIONS = 50
 
 
-@router.post("", responses=problems(400, 409, 413), summary="Create or replace a job")
-async def create_job(request: JobRequest, services: ServicesDep, http: Request) -> CreatedAnswer:
+@router.post("", responses=problems(400, 409, 413, 422), summary="Create or replace a job")
+async def create_job(
+    request: JobRequest, services: ServicesDep, http: Request, _key: IdempotencyKey = None
+) -> CreatedAnswer:
     """Store a job and schedule it; when this is answered, it survives any crash.
 
     An unknown field is ignored and reported in `warnings`.
@@ -48,8 +51,8 @@ async def create_job(request: JobRequest, services: ServicesDep, http: Request) 
     else:
         definition = keep_masked_headers(definition, None)
     new = NewJob(id=job_id, definition=definition, replace_existing=request.replace_existing)
-    job = await services.jobs.create(new, actor=_actor(http))
-    return to_created(job, request.unknown_fields())
+    job = await services.jobs.create(new, actor=_actor(http), request_key=await request_key(http))
+    return to_created(job, definition.schedule.timezone, request.unknown_fields())
 
 
 @router.get("", responses=problems(), summary="List all jobs")
@@ -58,7 +61,7 @@ async def list_jobs(services: ServicesDep) -> JobList:
     return JobList(jobs=[to_job_info(job) for job in await services.jobs.list()])
 
 
-@router.get("/{job_id}", responses=problems(404), summary="Read a job")
+@router.get("/{job_id}", responses=problems(404, 422), summary="Read a job")
 async def read_job(job_id: JobIdPath, services: ServicesDep) -> JobDetail:
     """Read a job in full, with its 50 newest executions."""
     job = await services.jobs.get(JobId(job_id))
@@ -68,31 +71,33 @@ async def read_job(job_id: JobIdPath, services: ServicesDep) -> JobDetail:
     return to_job_detail(job, executions, default_zone=services.defaults.zone)
 
 
-@router.delete("/{job_id}", responses=problems(404), summary="Delete a job")
+@router.delete("/{job_id}", responses=problems(404, 422), summary="Delete a job")
 async def delete_job(job_id: JobIdPath, services: ServicesDep, http: Request) -> ActionAnswer:
     """Delete a job. No new attempt starts after this answer; its history stays readable."""
     job = await services.jobs.delete(JobId(job_id), actor=_actor(http))
     return ActionAnswer(job_id=job.id, status="deleted")
 
 
-@router.post("/{job_id}/pause", responses=problems(404), summary="Pause a job")
+@router.post("/{job_id}/pause", responses=problems(404, 422), summary="Pause a job")
 async def pause_job(job_id: JobIdPath, services: ServicesDep, http: Request) -> ActionAnswer:
     """Pause a job: waiting runs are cancelled, runs under way end. Pausing twice is fine."""
     job = await services.jobs.pause(JobId(job_id), actor=_actor(http))
     return ActionAnswer(job_id=job.id, status="paused")
 
 
-@router.post("/{job_id}/resume", responses=problems(404), summary="Resume a job")
+@router.post("/{job_id}/resume", responses=problems(404, 422), summary="Resume a job")
 async def resume_job(job_id: JobIdPath, services: ServicesDep, http: Request) -> ActionAnswer:
     """Resume a job at its next time from now; what passed in the pause is recorded as skipped."""
     job = await services.jobs.resume(JobId(job_id), actor=_actor(http))
     return ActionAnswer(job_id=job.id, status="resumed")
 
 
-@router.post("/{job_id}/trigger", responses=problems(404, 409), summary="Run a job now")
-async def trigger_job(job_id: JobIdPath, services: ServicesDep) -> TriggerAnswer:
+@router.post("/{job_id}/trigger", responses=problems(404, 409, 422), summary="Run a job now")
+async def trigger_job(
+    job_id: JobIdPath, services: ServicesDep, http: Request, _key: IdempotencyKey = None
+) -> TriggerAnswer:
     """Run a job once more, now. Its schedule and state stay as they are, paused ones included."""
-    execution_id = await services.jobs.trigger(JobId(job_id))
+    execution_id = await services.jobs.trigger(JobId(job_id), request_key=await request_key(http))
     return TriggerAnswer(job_id=job_id, status="triggered", execution_id=execution_id)
 
 

@@ -1,0 +1,53 @@
+"""SQL on idempotency keys: what was answered to a request, so that its repetition gets the same."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from app.db.unit_of_work import ReadConnection, WriteConnection
+from app.domain.clock import to_us
+from app.models.tables import idempotency_keys
+
+# How long a key is remembered.
+REMEMBERED = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The request a key came with (a digest), and what it was answered."""
+
+    request_hash: str
+    answer: str
+
+
+def find_answered(connection: ReadConnection, key: str, *, now: datetime) -> Answered | None:
+    """Read what a key was answered, unless that is too long ago."""
+    row = connection.execute(
+        sa.select(idempotency_keys.c.request_hash, idempotency_keys.c.answer).where(
+            idempotency_keys.c.key == key,
+            idempotency_keys.c.created_us > to_us(now - REMEMBERED),
+        )
+    ).first()
+    return None if row is None else Answered(row.request_hash, row.answer)
+
+
+def remember(connection: WriteConnection, key: str, answered: Answered, *, now: datetime) -> None:
+    """Store an answer in the transaction that made it true; forget old ones."""
+    connection.execute(
+        sa.delete(idempotency_keys).where(
+            sa.or_(
+                idempotency_keys.c.created_us <= to_us(now - REMEMBERED),
+                idempotency_keys.c.key == key,
+            )
+        )
+    )
+    connection.execute(
+        sa.insert(idempotency_keys),
+        {
+            "key": key,
+            "request_hash": answered.request_hash,
+            "answer": answered.answer,
+            "created_us": to_us(now),
+        },
+    )
