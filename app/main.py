@@ -196,8 +196,7 @@ def build_stations(
 
     def on_commit(committed: Committed) -> None:
         stations.dispatcher.add(committed.queued)
-        for job_id in committed.to_cancel:
-            stations.dispatcher.cancel(job_id)
+        stations.dispatcher.cancel(committed.to_cancel)
         stations.window.refuse(committed.refused)
         stations.window.settle(advanced=committed.advanced, finished=committed.finished)
 
@@ -217,7 +216,7 @@ def build_stations(
     window = Window(
         unit_of_work=unit_of_work,
         clock=clock,
-        options=WindowOptions(horizon=timedelta(seconds=settings.read_ahead_seconds)),
+        options=_window_options(settings),
         submit=ledger.submit,
         wake=wake,
     )
@@ -231,31 +230,44 @@ def build_stations(
         unit_of_work=unit_of_work,
         leader=leader,
         clock=clock,
-        options=DispatcherOptions(
-            concurrency=settings.concurrency, host_concurrency=settings.host_concurrency
-        ),
+        options=_dispatcher_options(settings),
         tasks=tasks,
         attempts=Attempts(runner=runner, clock=clock, owner=leader.owner),
         recorder=recorder,
     )
     stations = Stations(
         window=window,
-        scheduler=GuardedScheduler(
-            store=WindowJobStore(window=window, submit=ledger.submit),
-            clock=clock,
-            options=SchedulerOptions(),
-        ),
+        scheduler=_scheduler(window, ledger, clock),
         ledger=ledger,
         dispatcher=dispatcher,
         recorder=recorder,
-        rescuer=Rescuer(
-            unit_of_work=unit_of_work,
-            clock=clock,
-            owned=lambda: dispatcher.owned,
-            rescued=dispatcher.add,
-        ),
+        rescuer=_rescuer(unit_of_work, clock, dispatcher),
     )
     return stations
+
+
+def _scheduler(window: Window, ledger: Ledger, clock: Clock) -> GuardedScheduler:
+    store = WindowJobStore(window=window, submit=ledger.submit)
+    return GuardedScheduler(store=store, clock=clock, options=SchedulerOptions())
+
+
+def _window_options(settings: Settings) -> WindowOptions:
+    return WindowOptions(horizon=timedelta(seconds=settings.read_ahead_seconds))
+
+
+def _dispatcher_options(settings: Settings) -> DispatcherOptions:
+    return DispatcherOptions(
+        concurrency=settings.concurrency, host_concurrency=settings.host_concurrency
+    )
+
+
+def _rescuer(unit_of_work: UnitOfWork, clock: Clock, dispatcher: Dispatcher) -> Rescuer:
+    return Rescuer(
+        unit_of_work=unit_of_work,
+        clock=clock,
+        owned=lambda: dispatcher.owned,
+        rescued=dispatcher.add,
+    )
 
 
 def _services(

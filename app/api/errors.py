@@ -5,6 +5,7 @@ a 422 keeps the list of fields that clients of this API parse in ``detail`` and 
 into ``title``. The input is never repeated, and an unforeseen error shows nothing of itself.
 """
 
+import json
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +14,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -55,20 +57,42 @@ _DESCRIPTIONS = {
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Document the error answers of an endpoint; 500 and 503 belong to all.
 
-    The schemas are put under their media type by ``describe_problems``; a ``model`` here would put
-    them under ``application/json``.
+    The schemas stand in place: what FastAPI makes of a ``model`` it puts under
+    ``application/json``.
     """
-    return {
+    answers: dict[int | str, dict[str, Any]] = {
         status: {
             "description": _DESCRIPTIONS[status],
-            "content": {_MEDIA_TYPE: {"schema": {"$ref": _reference(status)}}},
+            "content": {
+                _MEDIA_TYPE: {
+                    "schema": _inlined(
+                        ValidationProblem if status == HTTPStatus.UNPROCESSABLE_ENTITY else Problem
+                    )
+                }
+            },
         }
         for status in sorted({*statuses, 500, 503})
     }
+    answers[503]["headers"] = {
+        "Retry-After": {"description": "Whole seconds to wait.", "schema": {"type": "integer"}}
+    }
+    return answers
+
+
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """Write a model's JSON schema without references, so that it can stand anywhere."""
+    schema = model.model_json_schema()
+    nested = schema.pop("$defs", {})
+    text = json.dumps(schema)
+    for name, definition in nested.items():
+        text = text.replace(json.dumps({"$ref": f"#/$defs/{name}"}), json.dumps(definition))
+    inlined: dict[str, Any] = json.loads(text)
+    return inlined
 
 
 def install_error_handlers(app: FastAPI, *, request_bytes_max: int) -> None:
-    """Make every refusal a problem document."""
+    """Make every refusal a problem document, that of a body above the limit too."""
+    app.state.request_bytes_max = request_bytes_max
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -105,29 +129,49 @@ async def _on_malformed(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("request.failed", path=request.url.path, method=request.method, exc_info=error)
+    request_id = getattr(request.state, "request_id", None)
+    log.error(
+        "request.failed",
+        path=request.url.path,
+        method=request.method,
+        request_id=request_id,
+        exc_info=error,
+    )
     return _problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "The service failed while it handled this request; its log has the details",
         "internal_error",
-        {},
+        {} if request_id is None else {"X-Request-ID": request_id},
     )
 
 
 def _http_problem(request: Request, error: HTTPException, request_bytes_max: int) -> JSONResponse:
     status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
     match status:
         case HTTPStatus.NOT_FOUND:
             detail = "There is nothing at this path; the paths are listed at /docs"
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "")
-            detail = f"{request.method} is not possible here; use {allowed or 'another method'}"
+            headers["Allow"] = ", ".join(_allowed_methods(request))
+            detail = f"{request.method} is not possible here; use {headers['Allow']}"
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             detail = f"The request is too large; at most {request_bytes_max} bytes are accepted"
         case _:
             detail = "The request could not be read; send well-formed JSON over HTTP"
     code = _HTTP_CODES.get(error.status_code, "bad_request")
-    return _problem(status, detail, code, dict(error.headers or {}))
+    return _problem(status, detail, code, headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """List the methods of a path; the router's own answer knows only the first of its routes."""
+    found = [method for method in _METHODS if _is_served(request, method)]
+    # A folder of files takes any method to itself, and then reads only.
+    return found if len(found) < len(_METHODS) else ["GET", "HEAD"]
+
+
+def _is_served(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def _problem(status: HTTPStatus, detail: str, code: str, headers: dict[str, str]) -> JSONResponse:
@@ -147,6 +191,8 @@ def _field_problem(item: dict[str, Any]) -> dict[str, Any]:
     if item["type"] == "json_invalid":
         reason = str(item.get("ctx", {}).get("error", "it cannot be parsed"))
         message = f"The body is not valid JSON: {_printable(reason)}"
+    elif item["type"] == "string_unicode":
+        message = "must be text without lone surrogates"
     location = [_printable(part) if isinstance(part, str) else part for part in item["loc"]]
     return {"type": item["type"], "loc": location, "msg": message}
 
@@ -154,12 +200,15 @@ def _field_problem(item: dict[str, Any]) -> dict[str, Any]:
 def _sentence(request: Request, found: Sequence[dict[str, Any]]) -> str:
     if _sent_json_as_something_else(request, found):
         return "The body was not read as JSON; send the header Content-Type: application/json"
-    parts = [
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-        for item in found[:_MESSAGES_MAX]
-    ]
+    parts = [_clause(item) for item in found[:_MESSAGES_MAX]]
     more = len(found) - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
+
+
+def _clause(item: dict[str, Any]) -> str:
+    if item["type"] == "json_invalid":
+        return f"{item['msg']} (at character {item['loc'][-1]})"
+    return f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
 
 
 def _sent_json_as_something_else(request: Request, found: Sequence[dict[str, Any]]) -> bool:

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-
 # Said to FastAPI: its own limit answers in plain text, so that ours stands alone.
 NO_LIMIT = sys.maxsize
 

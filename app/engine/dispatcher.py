@@ -7,7 +7,7 @@ being committed the next batch gathers, so a lone run goes at once and a herd go
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -119,13 +119,13 @@ class Dispatcher:
             self.add([_again(run, ending)])
         self._news.set()
 
-    def cancel(self, job_id: JobId) -> None:
-        """End the attempts of a job that are under way, closing their connections.
+    def cancel(self, job_ids: Collection[JobId]) -> None:
+        """End the attempts of jobs that are under way, closing their connections.
 
         Their rows say already why no attempt follows (``stop_reason``).
         """
         for run, task in list(self._running.values()):
-            if run.attempt.job_id == job_id:
+            if run.attempt.job_id in job_ids:
                 task.cancel()
 
     async def run(self) -> None:

@@ -29,6 +29,7 @@ from app.domain.policies import CatchUp, OnCrash, OverlapPolicy
 from app.domain.schedule import DstFold, DstGap
 from app.runners.address import parse_address
 from app.runners.failures import DeliveryError
+from app.security.egress import canonical_host, numeric_address
 
 MASK = "********"
 # The same names as those that a redirect to another origin loses (runners/request.py).
@@ -42,6 +43,7 @@ _JSON_DEPTH_MAX = 64
 _URL_LENGTH_MAX = 8192
 # Unknown fields named one by one in an answer; more are only counted.
 _WARNINGS_MAX = 20
+_DIGITS = re.compile(r"[0-9.]+")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][^ ]+)?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RESERVED_HEADERS = frozenset(
@@ -111,6 +113,8 @@ def _check_url(text: str) -> str:
         raise ValueError("must not contain spaces or control characters; percent-encode them")
     if parts.fragment or text.endswith("#"):
         raise ValueError("must not contain a # fragment, which is never sent")
+    if _DIGITS.fullmatch(canonical_host(host)) and numeric_address(canonical_host(host)) is None:
+        raise ValueError("must name a host that can be called; this is not an IPv4 address")
     try:
         parse_address(text)
     except DeliveryError as error:

@@ -26,7 +26,7 @@ Cursor = Annotated[
 ]
 
 
-@router.get("/jobs/executions/recent", responses=problems(), summary="Recent executions")
+@router.get("/jobs/executions/recent", responses=problems(422), summary="Recent executions")
 async def recent_executions(
     services: ServicesDep, limit: Limit = 100, cursor: Cursor = None
 ) -> ExecutionPage:
@@ -35,7 +35,7 @@ async def recent_executions(
     return ExecutionPage(**_fields(page, services.defaults.zone))
 
 
-@router.get("/jobs/{job_id}/executions", responses=problems(404), summary="A job's executions")
+@router.get("/jobs/{job_id}/executions", responses=problems(404, 422), summary="A job's executions")
 async def job_executions(
     job_id: JobIdPath, services: ServicesDep, limit: Limit = 50, cursor: Cursor = None
 ) -> JobExecutionPage:
@@ -44,7 +44,7 @@ async def job_executions(
     return JobExecutionPage(job_id=job_id, **_fields(page, services.defaults.zone))
 
 
-@router.get("/executions/{execution_id}", responses=problems(404), summary="Read an execution")
+@router.get("/executions/{execution_id}", responses=problems(404, 422), summary="Read an execution")
 async def read_execution(
     execution_id: Annotated[str, Path(max_length=64, examples=["exe_k7o2hd3p5qj4vxw6zmbn2t4a"])],
     services: ServicesDep,
