@@ -13,7 +13,7 @@ from app.domain.clock import to_us
 from app.domain.execution import Cause, ExecutionStatus, NewExecution, Reason, WaitingRun
 from app.domain.ids import execution_id_for
 from app.domain.job import DueJob, Job, JobState
-from app.engine.catch_up import find_due_instants
+from app.engine.catch_up import find_due_instants, find_stretch
 from app.engine.tick import Moment, Stretch, plan_job
 from app.engine.triggers import build_trigger
 from app.repositories import execution_repository
@@ -64,23 +64,13 @@ def account_due(connection: WriteConnection, job: Job, *, now: datetime) -> list
 
 
 def find_paused(job: Job, *, now: datetime) -> PausedSpan:
-    """Find the instants between a job's pause and ``now``. May take long; not for the loop."""
+    """Find the instants between a job's pause and ``now``; takes milliseconds, not for the loop."""
     definition = job.definition
     if definition is None or job.state is not JobState.PAUSED:
         return PausedSpan(passed=None, next_run_time=None)
     trigger = build_trigger(definition.schedule, anchor=job.anchor)
-    first = last = None
-    count = 0
-    instant = trigger.next_after(job.updated_at)
-    while instant is not None and instant <= now:
-        first = first or instant
-        last = instant
-        count += 1
-        instant = trigger.next_after(instant)
-    passed = None
-    if first is not None and last is not None:
-        passed = Stretch(first=first, last=last, count=count)
-    return PausedSpan(passed=passed, next_run_time=instant)
+    passed = find_stretch(trigger, after=job.updated_at, until=now)
+    return PausedSpan(passed=passed, next_run_time=trigger.next_after(now))
 
 
 def account_paused(

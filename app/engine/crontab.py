@@ -9,7 +9,7 @@ Imports ``domain``, the shared grammar and cronsim; called by ``triggers.py``.
 
 import copy
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 
 from cronsim import CronSim, CronSimError
 
@@ -77,6 +77,10 @@ class CrontabPattern:
         search = copy.copy(self._template)
         search.dt = wall - _SECOND
         return next(search, None)
+
+    def times_on(self, day: date, begin: time, end: time | None) -> int:
+        """Count a day's matching times from ``begin`` to before ``end`` (None: to its end)."""
+        return self._times.count(begin, end) if self._matches(day) else 0
 
     def _matches(self, day: date) -> bool:
         return day.month in self._template.months and self._template.match_day(day)

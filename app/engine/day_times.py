@@ -29,6 +29,23 @@ class DayTimes:
         self._seconds = sorted(seconds)
         self.earliest = time(self._hours[0], self._minutes[0], self._seconds[0])
 
+    def count(self, begin: time, end: time | None) -> int:
+        """Count the times from ``begin`` to before ``end`` (None: to the end of the day)."""
+        all_of_them = len(self._hours) * len(self._minutes) * len(self._seconds)
+        return (all_of_them if end is None else self._count_before(end)) - self._count_before(begin)
+
+    def _count_before(self, moment: time) -> int:
+        hours, minutes, seconds = self._hours, self._minutes, self._seconds
+        hour_at = bisect_left(hours, moment.hour)
+        count = hour_at * len(minutes) * len(seconds)
+        if hour_at == len(hours) or hours[hour_at] != moment.hour:
+            return count
+        minute_at = bisect_left(minutes, moment.minute)
+        count += minute_at * len(seconds)
+        if minute_at == len(minutes) or minutes[minute_at] != moment.minute:
+            return count
+        return count + bisect_left(seconds, moment.second)
+
     def first_from(self, moment: datetime) -> time | None:
         """Return the first time of day at or after that of ``moment``."""
         hours, minutes, seconds = self._hours, self._minutes, self._seconds

@@ -11,7 +11,7 @@ between jobs and threads. Jitter delays a start; it never moves a fire time.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Protocol, assert_never
 
@@ -56,6 +56,10 @@ class _Source(Protocol):
         """Return the rule's first instant at or after ``instant``."""
         ...
 
+    def count(self, begin: datetime, end: datetime) -> int:
+        """Count the rule's instants from ``begin`` to ``end``, both included."""
+        ...
+
 
 class ScheduleTrigger(BaseTrigger):
     """The instants of one schedule, in order, each once."""
@@ -92,6 +96,20 @@ class ScheduleTrigger(BaseTrigger):
             return None
         found = self.endless_from(instant)
         return None if found is None or (end_at is not None and found > end_at) else found
+
+    def count(self, after: datetime, until: datetime) -> int:
+        """Count the instants after one aware instant up to and including another.
+
+        Whole days far from the zone's jumps are counted at once: a month of seconds takes a
+        millisecond.
+        """
+        begin = (after + _INSTANT).astimezone(UTC)
+        if self._start_at is not None:
+            begin = max(begin, self._start_at)
+        end = until.astimezone(UTC)
+        if self._end_at is not None:
+            end = min(end, self._end_at)
+        return self._source.count(begin, end) if begin <= end else 0
 
     def endless_from(self, instant: datetime) -> datetime | None:
         """Return what ``next_from`` would if the schedule had no ``end_at``."""
@@ -227,6 +245,9 @@ class _Once:
     def first_from(self, instant: datetime) -> datetime | None:
         return self.run_at if self.run_at >= instant else None
 
+    def count(self, begin: datetime, end: datetime) -> int:
+        return int(begin <= self.run_at <= end)
+
 
 @dataclass(frozen=True, slots=True)
 class _Every:
@@ -241,6 +262,10 @@ class _Every:
             return self.first + periods * self.period
         except OverflowError:  # beyond the year 9999: there is no such instant
             return None
+
+    def count(self, begin: datetime, end: datetime) -> int:
+        first = self.first_from(begin)
+        return 0 if first is None or first > end else (end - first) // self.period + 1
 
 
 class CronPattern:
@@ -271,6 +296,14 @@ class CronPattern:
     def search(self, wall: datetime) -> datetime | None:
         """Do the same by APScheduler alone."""
         return _first_wall(self._trigger, wall)
+
+    def times_on(self, day: date, begin: time, end: time | None) -> int:
+        """Count a day's matching times from ``begin`` to before ``end`` (None: to its end)."""
+        if self._days is not None:
+            return self._times.count(begin, end) if self._days.match(day) else 0
+        first = self.search(datetime.combine(day, time()))
+        matches = first is not None and first.date() == day
+        return self._times.count(begin, end) if matches else 0
 
     def blocking_fields(self, wall: datetime) -> tuple[str, ...]:
         """Name the fewest fields that together leave no time from ``wall`` on, when none is left.

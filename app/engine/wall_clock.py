@@ -14,7 +14,7 @@ Imports ``domain`` and ``zones.py``; called by ``triggers.py``. All datetimes he
 ``at`` is in UTC, a ``wall`` is what the zone's clocks show; both are whole seconds.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -43,6 +43,10 @@ class WallPattern(Protocol):
 
     def first_from(self, wall: datetime) -> datetime | None:
         """Return the first matching whole second at or after ``wall``."""
+        ...
+
+    def times_on(self, day: date, begin: time, end: time | None) -> int:
+        """Count a day's matching times from ``begin`` to before ``end`` (None: to its end)."""
         ...
 
 
@@ -96,6 +100,52 @@ class WallClock:
                 return None
             at = _resume(segment, wall)
         return None
+
+    def count(self, begin: datetime, end: datetime) -> int:
+        """Count the instants from ``begin`` to ``end``, aware UTC ones, both included.
+
+        Where no jump of the zone is near, whole days are counted by their pattern; around a jump
+        the instants are walked through.
+        """
+        at = begin.replace(tzinfo=None)
+        if at.microsecond:
+            at = at.replace(microsecond=0) + _SECOND
+        stop = end.replace(tzinfo=None, microsecond=0) + _SECOND
+        total = 0
+        while at < stop:
+            segment = _segment(self._zone, at)
+            plain_from = segment.start + abs(segment.offset - segment.offset_before)
+            plain_until = min(
+                segment.until, segment.end - abs(segment.offset_after - segment.offset)
+            )
+            if plain_from <= at < plain_until:
+                until = min(plain_until, stop)
+                total += self._count_walls(at + segment.offset, until + segment.offset)
+            else:
+                until = min(plain_from if at < plain_from else segment.until, stop)
+                total += self._count_walking(at, until)
+            at = until
+        return total
+
+    def _count_walls(self, begin: datetime, end: datetime) -> int:
+        """Count the pattern's times from one wall clock time to before another."""
+        day, last = begin.date(), end.date()
+        if day == last:
+            return self.pattern.times_on(day, begin.time(), end.time())
+        total = self.pattern.times_on(day, begin.time(), None)
+        day += _DAY
+        while day < last:
+            total += self.pattern.times_on(day, time.min, None)
+            day += _DAY
+        return total + self.pattern.times_on(last, time.min, end.time())
+
+    def _count_walking(self, begin: datetime, end: datetime) -> int:
+        total = 0
+        found = self.first_from(begin.replace(tzinfo=UTC))
+        while found is not None and found.replace(tzinfo=None) < end:
+            total += 1
+            found = self.first_from(found + _SECOND)
+        return total
 
     def wall_at(self, instant: datetime) -> datetime:
         """Return what the zone's clocks show at an aware instant."""
