@@ -24,6 +24,7 @@ def install_docs(app: FastAPI) -> None:
             swagger_js_url=f"{root}{_FILES_PATH}/swagger-ui-bundle.js",
             swagger_css_url=f"{root}{_FILES_PATH}/swagger-ui.css",
             swagger_favicon_url=f"{root}{_FILES_PATH}/favicon.png",
+            swagger_ui_parameters={"validatorUrl": None},  # else a foreign site sees the document
         )
 
     app.mount(_FILES_PATH, StaticFiles(directory=_FILES), name="docs-files")

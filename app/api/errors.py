@@ -165,8 +165,7 @@ def _http_problem(request: Request, error: HTTPException, request_bytes_max: int
 def _allowed_methods(request: Request) -> list[str]:
     """List the methods of a path; the router's own answer knows only the first of its routes."""
     found = [method for method in _METHODS if _is_served(request, method)]
-    # A folder of files takes any method to itself, and then reads only.
-    return found if len(found) < len(_METHODS) else ["GET", "HEAD"]
+    return found or ["GET", "HEAD"]  # no route of ours: a folder of files
 
 
 def _is_served(request: Request, method: str) -> bool:

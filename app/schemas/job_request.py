@@ -113,13 +113,18 @@ def _check_url(text: str) -> str:
         raise ValueError("must not contain spaces or control characters; percent-encode them")
     if parts.fragment or text.endswith("#"):
         raise ValueError("must not contain a # fragment, which is never sent")
-    if _DIGITS.fullmatch(canonical_host(host)) and numeric_address(canonical_host(host)) is None:
+    _check_callable(text, canonical_host(host))
+    return text
+
+
+def _check_callable(url: str, host: str) -> None:
+    """Refuse what no attempt could be made at, by the rules of delivery."""
+    if _DIGITS.fullmatch(host) and numeric_address(host) is None:
         raise ValueError("must name a host that can be called; this is not an IPv4 address")
     try:
-        parse_address(text)
+        parse_address(url)
     except DeliveryError as error:
         raise ValueError("must name a host that can be called; check host and port") from error
-    return text
 
 
 def _check_headers(headers: dict[str, str]) -> dict[str, str]:
@@ -208,7 +213,13 @@ def _depth(value: Any) -> int:
     return depth
 
 
-CronText = Annotated[str, Field(max_length=255)]
+CronText = Annotated[
+    str,
+    Field(
+        max_length=255,
+        json_schema_extra={"type": ["string", "integer"], "examples": ["*/5", 30]},
+    ),
+]
 Time = Annotated[datetime | date, BeforeValidator(_read_time)]
 
 
@@ -378,20 +389,17 @@ class JobRequest(BaseModel):
             if model is not None
             for name in (model.model_extra or {})
         ]
-        warnings = [
-            _unknown(prefix + name, [prefix + known for known in model.model_fields])
-            for prefix, name, model in found[:_WARNINGS_MAX]
-        ]
+        warnings = [_unknown(prefix, name, model) for prefix, name, model in found[:_WARNINGS_MAX]]
         more = len(found) - len(warnings)
         return [*warnings, f"and {more} more unknown fields ignored"] if more else warnings
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(prefix: str, name: str, model: type[BaseModel]) -> str:
     """Word one warning; a name may be any text, so it is cut and made printable."""
     shown = "".join(c if c.isprintable() else "?" for c in name[:64])
-    near = difflib.get_close_matches(name[:64], known, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"unknown field '{shown}' ignored{hint}"
+    near = difflib.get_close_matches(name[:64], model.model_fields, n=1)
+    hint = f"; did you mean '{prefix}{near[0]}'?" if near else ""
+    return f"unknown field '{prefix}{shown}' ignored{hint}"
 
 
 def _is_flat(body: Any) -> bool:

@@ -92,7 +92,7 @@ async def resume_job(job_id: JobIdPath, services: ServicesDep, http: Request) ->
     return ActionAnswer(job_id=job.id, status="resumed")
 
 
-@router.post("/{job_id}/trigger", responses=problems(404, 409, 422), summary="Run a job now")
+@router.post("/{job_id}/trigger", responses=problems(404, 409, 413, 422), summary="Run a job now")
 async def trigger_job(
     job_id: JobIdPath, services: ServicesDep, http: Request, _key: IdempotencyKey = None
 ) -> TriggerAnswer:
