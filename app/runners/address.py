@@ -73,13 +73,17 @@ def parse_address(text: str) -> Address:
         raise config_error("The URL's host or port cannot be read; check its spelling")
     host = _ascii_host(parts.hostname or "")
     port = port or _PORTS[scheme]
+    try:
+        url = httpx.URL(scheme=scheme, host=_connectable(host), port=port, path="/")
+    except httpx.InvalidURL as error:
+        raise config_error("The URL's host cannot be called; check its spelling") from error
     return Address(
         text=text,
         scheme=scheme,
         host=host,
         port=port,
         target=_target(text[len(scheme) + len("://") + len(parts.netloc) :]),
-        url=httpx.URL(scheme=scheme, host=_connectable(host), port=port, path="/"),
+        url=url,
     )
 
 

@@ -102,3 +102,11 @@ def test_shown():
     assert shown_address(base, "http://[::1/") is None
     assert shown_address(base, "mailto:a@b") is None
     assert len(shown_address(base, "/" + "x" * 9999) or "") == 200
+
+
+@pytest.mark.parametrize("host", ["999.1.1.1", "1.2.3.256", "*", "%68"])
+def test_a_host_that_cannot_be_called_is_a_configuration_error(host):
+    """A URL whose host no socket could be opened to is refused, not raised through."""
+    with pytest.raises(DeliveryError) as refused:
+        parse_address(f"http://{host}/")
+    assert refused.value.reason is Reason.CONFIG_ERROR
