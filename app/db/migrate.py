@@ -13,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util.exc import CommandError
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError
@@ -54,7 +55,7 @@ def upgrade(connection: Connection) -> list[str]:
     before = MigrationContext.configure(connection).get_current_revision()
     try:
         missing = [step.revision for step in script.iterate_revisions("head", before or "base")]
-    except CommandError as error:
+    except (CommandError, RevisionError) as error:
         raise StorageUnavailableError(
             f"The database was migrated by a newer version (its schema is {before}); "
             "start that version, or restore a backup made with this one"

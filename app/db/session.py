@@ -7,6 +7,8 @@ seconds of patience with another writer. Reads go through aiosqlite with ``query
 writer has a thread of its own (``db/unit_of_work.py``). PostgreSQL: asyncpg for both.
 """
 
+import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 _BUSY_TIMEOUT_MS = 5000
+_BUSY_RETRY_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,21 @@ def open_sqlite_reader(path: Path, *, readers: int) -> AsyncEngine:
 
 
 def open_postgres(url: str, *, connections: int) -> AsyncEngine:
-    """Open an engine on asyncpg; idle connections are checked before use."""
+    """Open an engine on asyncpg that writes; idle connections are checked before use."""
+    return _open_asyncpg(url, connections=connections)
+
+
+def open_postgres_reader(url: str, *, connections: int) -> AsyncEngine:
+    """Open an engine on asyncpg that reads; its transactions are one snapshot and cannot write."""
+    return _open_asyncpg(
+        url,
+        connections=connections,
+        isolation_level="REPEATABLE READ",
+        execution_options={"postgresql_readonly": True},
+    )
+
+
+def _open_asyncpg(url: str, *, connections: int, **options: Any) -> AsyncEngine:
     address = make_url(url).set(drivername="postgresql+asyncpg")
     return create_async_engine(
         address,
@@ -85,18 +102,36 @@ def open_postgres(url: str, *, connections: int) -> AsyncEngine:
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
+        **options,
     )
 
 
 def _prepare_sqlite_writer(connection: Any, _record: Any) -> None:
+    _switch_to_wal(connection)
     _run_pragmas(
         connection,
-        "PRAGMA journal_mode=WAL",
         "PRAGMA synchronous=FULL",
         "PRAGMA foreign_keys=ON",
         f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}",
         "PRAGMA temp_store=MEMORY",
     )
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """Choose the journal, with the patience that SQLite itself has for other statements only.
+
+    Of processes that open a new file at the same moment, all but one find it locked here.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            _run_pragmas(connection, "PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_RETRY_SECONDS)
+        else:
+            return
 
 
 def _prepare_sqlite_reader(connection: Any, _record: Any) -> None:

@@ -10,9 +10,10 @@ and costs 0.25 ms; a function run whole in the writer's thread costs a tenth, se
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NewType, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -47,6 +48,35 @@ class Writer(Protocol):
         ...
 
 
+class _Gate:
+    """Lets callers through until it is closed; closing waits for those inside."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._closed = False
+        self._empty = asyncio.Event()
+
+    @contextlib.contextmanager
+    def enter(self) -> Iterator[None]:
+        """Be inside for the length of the block, or be refused."""
+        if self._closed:
+            raise _stopping()
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    async def close(self) -> None:
+        """Refuse whoever comes now, and wait until nobody is inside; safe to call twice."""
+        self._closed = True
+        while self._inside:
+            self._empty.clear()
+            await self._empty.wait()
+
+
 class UnitOfWork:
     """Both doors, over whichever database.
 
@@ -58,22 +88,25 @@ class UnitOfWork:
     def __init__(self, *, reader: AsyncEngine, writer: Writer) -> None:
         self._reader = reader
         self._writer = writer
+        self._readers = _Gate()
 
     async def read(self, unit: Callable[[ReadConnection], T]) -> T:
         """Run ``unit`` on a reading connection, in one snapshot."""
-        try:
-            async with self._reader.connect() as connection, connection.begin():
-                return await connection.run_sync(lambda sync: unit(ReadConnection(sync)))
-        except SQLAlchemyError as error:
-            raise _unreadable(error) from error
+        with self._readers.enter():
+            try:
+                async with self._reader.connect() as connection, connection.begin():
+                    return await connection.run_sync(lambda sync: unit(ReadConnection(sync)))
+            except (SQLAlchemyError, OSError) as error:
+                raise _unreadable(error) from error
 
     async def write(self, unit: Callable[[WriteConnection], T]) -> T:
         """Run ``unit`` in a transaction; when this returns, its changes are durable."""
         return await self._writer.write(unit)
 
     async def close(self) -> None:
-        """Close both doors; accepted writes are finished first."""
+        """Close both doors; what was accepted is finished first. Safe to call twice."""
         await self._writer.close()
+        await self._readers.close()
         await self._reader.dispose()
 
 
@@ -105,7 +138,7 @@ class SqliteWriter:
     async def write(self, unit: Callable[[WriteConnection], T]) -> T:
         """Queue ``unit`` and wait for its commit. A cancelled caller's unit may still commit."""
         if self._closed:
-            raise ShuttingDownError("The service is stopping; send the request again in a moment")
+            raise _stopping()
         waiting = _Unit(unit, asyncio.get_running_loop())
         self._queue.put(waiting)
         result: T = await waiting.future
@@ -161,21 +194,28 @@ class PostgresWriter:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._writers = _Gate()
 
     async def write(self, unit: Callable[[WriteConnection], T]) -> T:
         """Run ``unit`` in a transaction of its own."""
-        try:
-            async with self._engine.begin() as connection:
-                return await connection.run_sync(lambda sync: unit(_writing(sync)))
-        except (SQLAlchemyError, OSError) as error:
-            failure = _unwritable(error)
-            if failure is error:
-                raise
-            raise failure from error
+        with self._writers.enter():
+            try:
+                async with self._engine.begin() as connection:
+                    return await connection.run_sync(lambda sync: unit(_writing(sync)))
+            except (SQLAlchemyError, OSError) as error:
+                failure = _unwritable(error)
+                if failure is error:
+                    raise
+                raise failure from error
 
     async def close(self) -> None:
-        """Close the pool."""
+        """Finish what was accepted, refuse the rest and close the pool; safe to call twice."""
+        await self._writers.close()
         await self._engine.dispose()
+
+
+def _stopping() -> ShuttingDownError:
+    return ShuttingDownError("The service is stopping; send the request again in a moment")
 
 
 def _writing(connection: Connection) -> WriteConnection:
@@ -222,6 +262,11 @@ def _resolve(units: list[_Unit]) -> None:
             continue
         if unit.error is None:
             unit.future.set_result(unit.result)
+        elif isinstance(unit.error, StopIteration):
+            # A future cannot carry it, and the callers behind this one must have their answers.
+            failure = RuntimeError("a function of the writer raised StopIteration")
+            failure.__cause__ = unit.error
+            unit.future.set_exception(failure)
         else:
             unit.future.set_exception(unit.error)
 
@@ -241,6 +286,6 @@ def _unwritable(error: BaseException) -> BaseException:
     return error
 
 
-def _unreadable(error: SQLAlchemyError) -> StorageUnavailableError:
+def _unreadable(error: SQLAlchemyError | OSError) -> StorageUnavailableError:
     log.warning("storage.read_failed", error=str(getattr(error, "orig", error)))
     return StorageUnavailableError("The database cannot be read right now; try again in a moment")

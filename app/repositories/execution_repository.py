@@ -23,10 +23,8 @@ from app.domain.execution import (
 from app.domain.ids import ExecutionId, JobId
 from app.models.tables import attempts, executions
 from app.repositories.job_repository import CHUNK
+from app.repositories.ledger_conditions import OPEN, RUNNING, WAITING
 
-_OPEN = executions.c.status.in_(
-    [ExecutionStatus.QUEUED, ExecutionStatus.RUNNING, ExecutionStatus.RETRYING]
-)
 _INSERT = sa.insert(executions)
 _HISTORY = sa.select(executions).order_by(executions.c.seq.desc())
 
@@ -58,7 +56,7 @@ def count_open(
     for start in range(0, len(job_ids), CHUNK):
         statement = (
             sa.select(executions.c.job_id, executions.c.status, sa.func.count())
-            .where(executions.c.job_id.in_(job_ids[start : start + CHUNK]), _OPEN)
+            .where(executions.c.job_id.in_(job_ids[start : start + CHUNK]), OPEN)
             .group_by(executions.c.job_id, executions.c.status)
         )
         for job_id, status, count in connection.execute(statement):
@@ -72,10 +70,7 @@ def cancel_waiting(
     """End the executions of a job that wait for a worker; return their ids."""
     statement = (
         sa.update(executions)
-        .where(
-            executions.c.job_id == job_id,
-            executions.c.status.in_([ExecutionStatus.QUEUED, ExecutionStatus.RETRYING]),
-        )
+        .where(executions.c.job_id == job_id, WAITING, OPEN)
         .values(
             status=ExecutionStatus.CANCELLED,
             reason=reason,
@@ -91,7 +86,7 @@ def stop_running(connection: WriteConnection, job_id: JobId, *, reason: Reason) 
     """Let the attempts of a job that are under way be their executions' last."""
     connection.execute(
         sa.update(executions)
-        .where(executions.c.job_id == job_id, executions.c.status == ExecutionStatus.RUNNING)
+        .where(executions.c.job_id == job_id, RUNNING, OPEN)
         .values(stop_reason=reason)
     )
 

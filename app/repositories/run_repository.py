@@ -31,14 +31,10 @@ from app.repositories.definition_codec import (
     load_policy,
 )
 from app.repositories.job_repository import CHUNK
+from app.repositories.ledger_conditions import RUNNING, WAITING
 
 # Which attempt of which execution, by whom: execution, owner, fence, number.
 _AttemptKey: TypeAlias = tuple[ExecutionId, str, int, int]
-
-# Written with OR: an IN list cannot be part of a statement that is executed many times at once.
-_WAITING = sa.or_(
-    executions.c.status == ExecutionStatus.QUEUED, executions.c.status == ExecutionStatus.RETRYING
-)
 
 _CLAIMABLE = (
     sa.select(
@@ -59,12 +55,12 @@ _CLAIMABLE = (
             job_revisions.c.revision == executions.c.job_revision,
         ),
     )
-    .where(executions.c.id.in_(sa.bindparam("ids", expanding=True)), _WAITING)
+    .where(executions.c.id.in_(sa.bindparam("ids", expanding=True)), WAITING)
     .with_for_update(of=executions, skip_locked=True)
 )
 _CLAIM = (
     sa.update(executions)
-    .where(executions.c.id == sa.bindparam("execution_id"), _WAITING)
+    .where(executions.c.id == sa.bindparam("execution_id"), WAITING)
     .values(
         status=ExecutionStatus.RUNNING,
         owner=sa.bindparam("new_owner"),
@@ -86,7 +82,7 @@ _RECORD = (
     sa.update(executions)
     .where(
         executions.c.id == sa.bindparam("execution_id"),
-        executions.c.status == ExecutionStatus.RUNNING,
+        RUNNING,
         executions.c.owner == sa.bindparam("my_owner"),
         executions.c.fence == sa.bindparam("my_fence"),
         executions.c.attempts == sa.bindparam("number"),
@@ -117,7 +113,7 @@ _WAITING_RUNS = (
         jobs.c.policy,
     )
     .join_from(executions, jobs)
-    .where(_WAITING, executions.c.next_attempt_us <= sa.bindparam("until_us"))
+    .where(WAITING, executions.c.next_attempt_us <= sa.bindparam("until_us"))
     .order_by(executions.c.next_attempt_us)
     .limit(sa.bindparam("row_limit"))
 )
@@ -259,7 +255,7 @@ def end_unreadable(connection: WriteConnection, runs: Sequence[UnreadableRun], n
     for run in runs:
         connection.execute(
             sa.update(executions)
-            .where(executions.c.id == run.execution_id, _WAITING)
+            .where(executions.c.id == run.execution_id, WAITING)
             .values(
                 status=ExecutionStatus.FAILED,
                 reason=Reason.BROKEN,
@@ -273,12 +269,15 @@ def end_unreadable(connection: WriteConnection, runs: Sequence[UnreadableRun], n
 def orphan_runs(
     connection: ReadConnection, *, lease_before: datetime | None, limit: int
 ) -> list[OrphanRun]:
-    """Read running executions whose lease ended before ``lease_before`` (None: all of them)."""
+    """Read running executions whose lease ended before ``lease_before`` (None: all of them).
+
+    Those that are over longest come first.
+    """
     statement = (
         sa.select(executions, jobs.c.host, jobs.c.policy)
         .join_from(executions, jobs)
-        .where(executions.c.status == ExecutionStatus.RUNNING)
-        .order_by(executions.c.seq)
+        .where(RUNNING)
+        .order_by(executions.c.lease_until_us)
         .limit(limit)
     )
     if lease_before is not None:
@@ -309,7 +308,7 @@ def _live_attempts(
                 executions.c.stop_reason,
             )
             .where(executions.c.id.in_(ids[start : start + CHUNK]))
-            .where(executions.c.status == ExecutionStatus.RUNNING)
+            .where(RUNNING)
             .with_for_update()
         )
         for execution_id, owner, fence, number, stop_reason in connection.execute(statement):

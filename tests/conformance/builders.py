@@ -107,12 +107,9 @@ async def add_rows(database: Database, *rows: NewExecution) -> list[ExecutionId]
 
 async def break_job(database: Database, column: str, job_id: str = JOB) -> None:
     """Spoil one stored document of a job and of its revisions."""
-    await database.execute(f"UPDATE jobs SET {column} = :text WHERE id = :id", text=BROKEN, id=job_id)  # noqa: S608, E501 - columns named by tests
-    await database.execute(
-        f"UPDATE job_revisions SET {column} = :text WHERE job_id = :id",  # noqa: S608 - as above
-        text=BROKEN,
-        id=job_id,
-    )
+    for table, key in (("jobs", "id"), ("job_revisions", "job_id")):
+        statement = f"UPDATE {table} SET {column} = :text WHERE {key} = :id"  # noqa: S608 - constants
+        await database.execute(statement, text=BROKEN, id=job_id)
 
 
 def make_claim(**changes: Any) -> Claim:

@@ -187,9 +187,7 @@ async def test_a_job_is_saved_on_the_revision_it_was_read_at(database: Database)
     job = await add_job(database)
     late = replace(job, revision=3, definition=make_definition(name="Too late"))
     with pytest.raises(AssertionError, match="read for change"):
-        await database.write(
-            job_repository.save_job, late, change="edited", actor=None, cursor=NOW
-        )
+        await database.write(job_repository.save_job, late, change="edited", actor=None, cursor=NOW)
     assert await stored(database) == job
 
 

@@ -1,0 +1,260 @@
+import asyncio
+import contextlib
+import os
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from app.db.migrate import alembic_config, differences, migrate, upgrade
+from app.db.session import DatabaseOptions, open_postgres, open_sqlite_writer
+from app.domain.errors import StorageUnavailableError
+from app.repositories import job_repository
+from tests.conformance.builders import JOB, add_job
+from tests.support.databases import DatabaseKind, Databases, open_database
+
+ROOT = Path(__file__).parents[2]
+PROCESSES = 4
+REVISIONS = ["0001"]
+# Ready when everything is imported, so that several of these meet at the database.
+MIGRATE_ON_A_LINE = """
+import asyncio, sys
+from app.db.migrate import migrate
+from app.db.session import DatabaseOptions
+print("ready", flush=True)
+sys.stdin.readline()
+print(asyncio.run(migrate(DatabaseOptions(url=sys.argv[1]))))
+"""
+
+
+async def run(url: str, function, *args):
+    """Call a function on a connection of the database's own, in a transaction."""
+    options = DatabaseOptions(url=url)
+    if options.is_sqlite:
+        engine = open_sqlite_writer(options.sqlite_path)
+        try:
+            with engine.begin() as connection:
+                return function(connection, *args)
+        finally:
+            engine.dispose()
+    asynchronous = open_postgres(url, connections=1)
+    try:
+        async with asynchronous.begin() as connection:
+            return await connection.run_sync(function, *args)
+    finally:
+        await asynchronous.dispose()
+
+
+async def migrate_in_process(url: str) -> tuple[int, str, str]:
+    """Run ``myscheduler migrate`` in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "migrate",
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "DATABASE_URL": url},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def mark_newer(connection: sa.Connection) -> None:
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+
+
+def execute_ddl(connection: sa.Connection, statement: str) -> None:
+    connection.execute(sa.text(statement))
+
+
+def downgrade(connection: sa.Connection) -> list[str]:
+    command.downgrade(alembic_config(connection), "base")
+    return sa.inspect(connection).get_table_names()
+
+
+def objects(connection: sa.Connection) -> list[str]:
+    """List what exists beside tables: triggers and functions."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    else:
+        query = (
+            "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal UNION ALL SELECT proname"
+            " FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        )
+    return sorted(connection.execute(sa.text(query)).scalars())
+
+
+async def test_from_nothing_to_the_models(empty_url: str):
+    """A database that held nothing has exactly the tables of the models afterwards."""
+    assert await migrate(DatabaseOptions(url=empty_url)) == REVISIONS
+    assert await run(empty_url, differences) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP INDEX executions_ready",
+        "ALTER TABLE jobs ADD COLUMN extra TEXT",
+        "DROP TABLE idempotency_keys",
+    ],
+)
+async def test_a_difference_is_found(empty_url: str, change: str):
+    """What differs from the models does not go unnoticed."""
+    await migrate(DatabaseOptions(url=empty_url))
+    await run(empty_url, execute_ddl, change)
+    assert len(await run(empty_url, differences)) >= 1
+
+
+async def test_a_second_migration_applies_nothing(empty_url: str):
+    """Migrating is safe to repeat."""
+    options = DatabaseOptions(url=empty_url)
+    await migrate(options)
+    assert await migrate(options) == []
+
+
+async def test_a_migration_keeps_what_is_stored(empty_url: str):
+    """Jobs are there before and after."""
+    options = DatabaseOptions(url=empty_url)
+    await migrate(options)
+    async with open_database(empty_url) as database:
+        job = await add_job(database)
+        await migrate(options)
+        assert await database.read(job_repository.find_job, JOB) == job
+
+
+async def test_processes_that_start_together_apply_it_once(empty_url: str):
+    """Of four processes on an empty database all succeed, and one of them migrates."""
+    answers = await asyncio.gather(*(migrate_in_process(empty_url) for _ in range(PROCESSES)))
+    expected = [(0, f"Applied {revision}\n", "") for revision in REVISIONS]
+    expected += [(0, "The schema is up to date\n", "")] * (PROCESSES - 1)
+    assert sorted(answers) == sorted(expected)
+    assert await run(empty_url, differences) == []
+
+
+async def test_migrations_of_one_moment_apply_it_once(empty_url: str):
+    """Of processes that migrate at the same moment, the later ones wait and find nothing to do."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", MIGRATE_ON_A_LINE, empty_url,
+            cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(PROCESSES)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    answers = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+    applied = sorted(out.decode().strip() for out, _ in answers)
+    assert applied == sorted(["[]"] * (PROCESSES - 1) + [str(REVISIONS)])
+
+
+async def test_a_new_file_that_another_process_holds_is_waited_for(tmp_path: Path):
+    """The switch to a write-ahead log, which SQLite does not wait for by itself, is repeated."""
+    path = tmp_path / "jobs.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.2, other.rollback)
+        options = DatabaseOptions(url=f"sqlite:///{path}")
+        assert await asyncio.to_thread(lambda: asyncio.run(migrate(options))) == REVISIONS
+
+
+async def test_a_newer_schema_is_refused(empty_url: str):
+    """A database of a newer version is left alone, and the sentence says what to do."""
+    options = DatabaseOptions(url=empty_url)
+    await migrate(options)
+    await run(empty_url, mark_newer)
+    with pytest.raises(StorageUnavailableError, match=r"newer version .*9999.* start that version"):
+        await migrate(options)
+    code, out, err = await migrate_in_process(empty_url)
+    assert (code, out) == (1, "")
+    assert "newer version" in err
+    assert "Traceback" not in err
+    assert await run(empty_url, differences) == []
+
+
+async def test_down_and_up_again(empty_url: str):
+    """Going back removes everything the migrations made; going forward makes it again."""
+    await migrate(DatabaseOptions(url=empty_url))
+    made = await run(empty_url, objects)
+    assert {"executions_final_is_final", "attempts_are_final", "jobs_cursor_goes_forward"} <= set(
+        made
+    )
+    assert await run(empty_url, downgrade) == ["alembic_version"]
+    assert await run(empty_url, objects) == []
+    assert await run(empty_url, upgrade) == REVISIONS
+    assert await run(empty_url, differences) == []
+    assert await run(empty_url, objects) == made
+
+
+async def test_a_migration_that_fails_changes_nothing(empty_url: str):
+    """If a statement in the middle cannot be run, the old schema stays as it was."""
+    await run(empty_url, execute_ddl, "CREATE TABLE jobs (mine INTEGER)")
+    with pytest.raises(StorageUnavailableError):
+        await migrate(DatabaseOptions(url=empty_url))
+
+    def tables(connection: sa.Connection) -> list[str]:
+        return sa.inspect(connection).get_table_names()
+
+    assert await run(empty_url, tables) == ["jobs"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"These are my notes, not a database.\n" * 50,
+        b"SQLite format 3\x00" + b"\xff" * 4080,
+        os.urandom(8192),
+    ],
+    ids=["text", "a header and rubbish", "noise"],
+)
+async def test_a_file_that_is_no_database_is_refused_unchanged(tmp_path: Path, content: bytes):
+    """Somebody else's file is named in the refusal and keeps every byte."""
+    path = tmp_path / "notes.db"
+    path.write_bytes(content)
+    with pytest.raises(StorageUnavailableError, match=r"notes\.db cannot be used"):
+        await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
+    assert path.read_bytes() == content
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["notes.db"]
+
+
+@pytest.mark.parametrize("begin", [100, 4096], ids=["the schema", "the first table"])
+async def test_a_damaged_database_is_refused_unchanged(
+    databases: Databases, tmp_path: Path, begin: int
+):
+    """A database of ours whose pages are overwritten is left for whoever repairs it."""
+    path = tmp_path / "damaged.db"
+    async with databases.migrated(DatabaseKind.SQLITE) as url:
+        whole = await asyncio.to_thread(DatabaseOptions(url=url).sqlite_path.read_bytes)
+    content = bytearray(whole)
+    content[begin : begin + 4000] = b"\xa5" * 4000
+    path.write_bytes(content)
+    with pytest.raises(StorageUnavailableError, match=r"damaged\.db cannot be used"):
+        await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
+    assert path.read_bytes() == content
+
+
+async def test_a_folder_in_the_way_is_refused(tmp_path: Path):
+    """A path that cannot be a file is refused with a sentence, and so is one below a file."""
+    (tmp_path / "jobs.db").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("jobs.db", "file/jobs.db"):
+        with pytest.raises(StorageUnavailableError, match="cannot be used"):
+            await migrate(DatabaseOptions(url=f"sqlite:///{tmp_path / name}"))
+
+
+async def test_missing_folders_are_made(tmp_path: Path):
+    """The first start needs no preparation."""
+    url = f"sqlite:///{tmp_path / 'データ' / 'a b' / 'jobs.db'}"
+    assert await migrate(DatabaseOptions(url=url)) == REVISIONS
+
+
+async def test_a_server_that_is_not_there_is_refused(databases: Databases):
+    """Without a server, or without the database on it, a sentence says what to check."""
+    folder = databases.server.folder
+    for url in (
+        f"postgresql://postgres@/jobs?host={folder}/nowhere",
+        databases.server.url_of("never_made"),
+    ):
+        with pytest.raises(StorageUnavailableError, match="check DATABASE_URL"):
+            await migrate(DatabaseOptions(url=url))

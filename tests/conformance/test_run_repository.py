@@ -1,0 +1,500 @@
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from app.domain.execution import (
+    AttemptOutcome,
+    Cause,
+    Execution,
+    ExecutionStatus,
+    Outcome,
+    Reason,
+    WaitingRun,
+)
+from app.domain.ids import ExecutionId, JobId, random_execution_id
+from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
+from app.repositories import execution_repository, job_repository, run_repository
+from app.repositories.run_repository import UnreadableRun
+from tests.conformance.builders import (
+    FENCE,
+    JOB,
+    NOW,
+    NOW_US,
+    OWNER,
+    SECOND,
+    add_job,
+    add_rows,
+    break_job,
+    claim_all,
+    claim_one,
+    make_claim,
+    make_definition,
+    make_ending,
+    make_row,
+    make_unrun,
+    record,
+)
+from tests.support.databases import Database
+
+LATER = NOW + timedelta(days=1)
+OTHER = JobId("other")
+MICROSECOND = timedelta(microseconds=1)
+
+NOT_THE_OWNER = [
+    {"owner": "another:2"},
+    {"fence": FENCE + 1},
+    {"fence": FENCE - 1},
+    {"number": 2},
+    {"execution_id": ExecutionId("exe_unknown")},
+]
+
+
+async def found(database: Database, execution_id: ExecutionId) -> Execution:
+    execution = await database.read(execution_repository.find_execution, execution_id)
+    assert execution is not None
+    return execution
+
+
+async def waiting(database: Database, **changes: object) -> list[WaitingRun]:
+    limits = {"until": LATER, "limit": 100, **changes}
+    runs, unreadable = await database.read(run_repository.waiting_runs, **limits)  # type: ignore[arg-type]  # named by tests
+    assert unreadable == []
+    return runs
+
+
+async def test_waiting_runs_may_start_by_an_instant_soonest_first(database: Database):
+    """An execution that may start exactly then is among them, a microsecond later it is not."""
+    await add_job(database)
+    until = NOW + 10 * SECOND
+    await add_rows(
+        database,
+        make_row(2, next_attempt_at=until),
+        make_row(1, next_attempt_at=until + MICROSECOND),
+        make_row(3, next_attempt_at=until - MICROSECOND),
+        make_unrun(4),
+    )
+    runs = await waiting(database, until=until)
+    assert [run.id for run in runs] == [make_row(3).id, make_row(2).id]
+    assert [run.id for run in await waiting(database, until=until, limit=1)] == [make_row(3).id]
+
+
+async def test_a_waiting_run_says_what_orders_and_limits_it(database: Database):
+    """Host, job, earliest start and the job's slots come with a waiting run."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    assert await waiting(database) == [
+        WaitingRun(
+            id=make_row().id,
+            job_id=JOB,
+            host="target.test:80",
+            next_attempt_at=NOW,
+            job_slots=1,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "slots"),
+    [(OverlapPolicy.ALLOW, None), (OverlapPolicy.QUEUE_ALL, 3), (OverlapPolicy.SKIP, 3)],
+    ids=str,
+)
+async def test_slots_follow_the_overlap_policy(
+    database: Database, overlap: OverlapPolicy, slots: int | None
+):
+    """A job that allows overlaps has any number of slots, else as many as its instances."""
+    policy = RunPolicy(misfire_grace=None, overlap=overlap, max_instances=3)
+    await add_job(database, definition=make_definition(policy=policy))
+    await add_rows(database, make_row())
+    assert [run.job_slots for run in await waiting(database)] == [slots]
+
+
+async def test_a_run_that_waits_for_its_retry_waits_like_any_other(database: Database):
+    """A retrying execution is read with the time of its next attempt."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    ending = make_ending(run, ExecutionStatus.RETRYING)
+    await record(database, ending)
+    assert [(run.id, run.next_attempt_at) for run in await waiting(database)] == [
+        (make_row().id, ending.next_attempt_at)
+    ]
+
+
+async def test_what_runs_does_not_wait(database: Database):
+    """A claimed execution is not read as waiting."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    await claim_one(database)
+    assert await waiting(database) == []
+
+
+async def test_an_unreadable_policy_does_not_hide_what_else_waits(database: Database):
+    """Executions of a job that cannot be read are told apart, with the reason."""
+    await add_job(database)
+    await add_job(database, OTHER)
+    await add_rows(database, make_row(), make_row(0, OTHER))
+    await break_job(database, "policy", OTHER)
+    runs, unreadable = await database.read(run_repository.waiting_runs, until=LATER, limit=10)
+    assert [run.id for run in runs] == [make_row().id]
+    assert unreadable == [
+        UnreadableRun(
+            execution_id=make_row(0, OTHER).id, problem="the stored policy cannot be read"
+        )
+    ]
+
+
+async def test_a_claim_commits_the_attempt_with_owner_fence_and_lease(database: Database):
+    """Before anything is sent, the row says who may send, as which attempt, until when."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    columns = "status, owner, fence, lease_until_us, attempts, started_us, attempt_started_us"
+    rows = await database.rows(f"SELECT {columns}, next_attempt_us FROM executions")  # noqa: S608 - constant
+    assert rows == [
+        {
+            "status": "running",
+            "owner": OWNER,
+            "fence": FENCE,
+            # The claim at +1 s, the timeout of 30 s and the margin of 10 s.
+            "lease_until_us": NOW_US + 41_000_000,
+            "attempts": 1,
+            "started_us": NOW_US + 1_000_000,
+            "attempt_started_us": NOW_US + 1_000_000,
+            "next_attempt_us": None,
+        }
+    ]
+    assert (run.fence, run.retries, run.first_started_at) == (FENCE, 0, NOW + SECOND)
+
+
+async def test_a_claimed_run_carries_what_its_attempt_needs(database: Database):
+    """Target, timeout, number and due instant come from the revision that was due."""
+    job = await add_job(database)
+    assert job.definition is not None
+    await add_rows(database, make_row())
+    edited = replace(job, revision=2, definition=make_definition(name="Edited"))
+    await database.write(job_repository.save_job, edited, change="edited", actor=None, cursor=NOW)
+    run = await claim_one(database)
+    assert run.delivery == job.definition.delivery
+    assert run.policy == job.definition.policy
+    assert run.attempt.execution_id == make_row().id
+    assert run.attempt.job_revision == 1
+    assert run.attempt.number == 1
+    assert run.attempt.scheduled_for == NOW
+    assert run.attempt.started_at == NOW + SECOND
+    assert run.attempt.timeout == timedelta(seconds=30)
+    assert run.attempt.target == job.definition.delivery.target
+
+
+async def test_a_second_claim_takes_nothing(database: Database):
+    """What is claimed once cannot be claimed again, by whomever."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    runs = await waiting(database)
+    first, _ = await database.write(run_repository.claim_runs, runs, make_claim())
+    again, unreadable = await database.write(
+        run_repository.claim_runs, runs, make_claim(owner="another:2", fence=FENCE + 1)
+    )
+    assert len(first) == 1
+    assert (again, unreadable) == ([], [])
+    assert await database.rows("SELECT owner, attempts FROM executions") == [
+        {"owner": OWNER, "attempts": 1}
+    ]
+
+
+async def test_a_claim_leaves_out_what_was_cancelled_meanwhile(database: Database):
+    """Between reading and claiming an execution may end; the others are claimed."""
+    await add_job(database)
+    await add_job(database, OTHER)
+    await add_rows(database, make_row(), make_row(0, OTHER))
+    runs = await waiting(database)
+    await database.write(
+        execution_repository.cancel_waiting, JOB, reason=Reason.USER, now_us=NOW_US
+    )
+    claimed, _ = await database.write(run_repository.claim_runs, runs, make_claim())
+    assert [run.attempt.execution_id for run in claimed] == [make_row(0, OTHER).id]
+    assert (await found(database, make_row().id)).status is ExecutionStatus.CANCELLED
+
+
+async def test_a_claim_of_nothing_takes_nothing(database: Database):
+    """An empty batch is allowed."""
+    assert await database.write(run_repository.claim_runs, [], make_claim()) == ([], [])
+
+
+async def test_more_runs_than_a_statement_takes_are_claimed_at_once(database: Database):
+    """A batch of 600 is claimed whole."""
+    await add_job(database)
+    await add_rows(database, *(make_row(number, exclusive=False) for number in range(600)))
+    claimed, _ = await claim_all(database)
+    assert len(claimed) == 600
+    assert await database.rows("SELECT status, count(*) AS n FROM executions GROUP BY status") == [
+        {"status": "running", "n": 600}
+    ]
+
+
+async def test_two_exclusive_runs_of_a_job_cannot_be_claimed(database: Database):
+    """The database refuses a second running execution where a job allows one."""
+    await add_job(database)
+    await add_rows(database, make_row(1), make_row(2))
+    with pytest.raises(IntegrityError):
+        await claim_all(database)
+    assert len(await waiting(database)) == 2
+
+
+@pytest.mark.parametrize("column", ["policy", "delivery"])
+async def test_an_unreadable_revision_is_not_claimed(database: Database, column: str):
+    """A run whose definition cannot be read is told apart and goes on waiting."""
+    await add_job(database)
+    await add_job(database, OTHER)
+    await add_rows(database, make_row(), make_row(0, OTHER))
+    runs = await waiting(database)
+    await break_job(database, column)
+    claimed, unreadable = await database.write(run_repository.claim_runs, runs, make_claim())
+    assert [run.attempt.execution_id for run in claimed] == [make_row(0, OTHER).id]
+    assert unreadable == [
+        UnreadableRun(execution_id=make_row().id, problem=f"the stored {column} cannot be read")
+    ]
+    assert (await found(database, make_row().id)).status is ExecutionStatus.QUEUED
+
+
+async def test_an_unreadable_run_ends_with_the_reason(database: Database):
+    """What can never be sent is ended, if it still waits."""
+    await add_job(database)
+    await add_job(database, OTHER)
+    await add_rows(database, make_row(), make_row(0, OTHER))
+    ids = [make_row().id, make_row(0, OTHER).id]
+    await database.write(
+        execution_repository.cancel_waiting, OTHER, reason=Reason.USER, now_us=NOW_US
+    )
+    runs = [UnreadableRun(execution_id=id_, problem="it cannot be read") for id_ in ids]
+    await database.write(run_repository.end_unreadable, runs, NOW_US)
+    ended = await found(database, ids[0])
+    assert (ended.status, ended.reason) == (ExecutionStatus.FAILED, Reason.BROKEN)
+    assert ended.error == "The job's definition is broken: it cannot be read"
+    assert ended.finished_at == NOW
+    assert (await found(database, ids[1])).reason is Reason.USER
+
+
+@pytest.mark.parametrize(
+    "status", [ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.UNKNOWN], ids=str
+)
+async def test_an_ending_is_final(database: Database, status: ExecutionStatus):
+    """The last attempt's outcome ends the execution; owner, fence and lease are given up."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    ending = make_ending(await claim_one(database), status)
+    assert await record(database, ending) == [ending]
+    execution = await found(database, make_row().id)
+    assert execution.status is status
+    assert execution.reason == ending.reason
+    assert execution.finished_at == ending.ended_at
+    assert execution.http_status == ending.outcome.http_status
+    assert execution.response_bytes == ending.outcome.response_bytes
+    assert execution.response_excerpt == ending.outcome.response_excerpt
+    assert execution.error == ending.outcome.error
+    assert await database.rows("SELECT owner, fence, lease_until_us FROM executions") == [
+        {"owner": None, "fence": None, "lease_until_us": None}
+    ]
+    assert await database.rows("SELECT * FROM attempts") == []
+
+
+@pytest.mark.parametrize("changes", NOT_THE_OWNER, ids=str)
+async def test_who_does_not_own_a_run_does_not_end_it(
+    database: Database, changes: dict[str, object]
+):
+    """An ending under another owner, fence or number writes nothing and says so."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    for status in (ExecutionStatus.COMPLETED, ExecutionStatus.RETRYING):
+        assert await record(database, make_ending(run, status, **changes)) == []
+    assert (await found(database, make_row().id)).status is ExecutionStatus.RUNNING
+    assert await database.rows("SELECT * FROM attempts") == []
+
+
+async def test_an_ending_is_written_once(database: Database):
+    """The same ending written again, after an unclear commit, changes nothing."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    await record(database, make_ending(run, ExecutionStatus.COMPLETED))
+    before = await found(database, make_row().id)
+    assert await record(database, make_ending(run, ExecutionStatus.RETRYING)) == []
+    assert await found(database, make_row().id) == before
+
+
+async def test_foreign_endings_do_not_hold_up_owned_ones(database: Database):
+    """Of endings written together, those of runs owned are written."""
+    await add_job(database)
+    await add_job(database, OTHER)
+    await add_rows(database, make_row(), make_row(0, OTHER))
+    mine, theirs = (await claim_all(database))[0]
+    good = make_ending(mine, ExecutionStatus.COMPLETED)
+    lost = make_ending(theirs, ExecutionStatus.COMPLETED, owner="another:2")
+    assert await record(database, lost, good) == [good]
+
+
+async def test_of_two_endings_of_one_run_only_the_owned_one_is_written(database: Database):
+    """A zombie's ending, in one batch with the owner's, is neither written nor answered."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    zombie = make_ending(run, ExecutionStatus.RETRYING, fence=FENCE - 1)
+    owned = make_ending(run, ExecutionStatus.COMPLETED)
+    assert await record(database, zombie, owned) == [owned]
+    assert await database.rows("SELECT * FROM attempts") == []
+
+
+async def test_no_endings_are_no_statement(database: Database):
+    """Recording nothing is allowed."""
+    assert await record(database) == []
+
+
+async def test_a_retry_keeps_the_attempt_and_waits(database: Database):
+    """The attempt moves to its own row, and the execution waits for its next one."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    ending = make_ending(await claim_one(database), ExecutionStatus.RETRYING)
+    await record(database, ending)
+    execution = await found(database, make_row().id)
+    assert execution.status is ExecutionStatus.RETRYING
+    assert execution.next_attempt_at == ending.next_attempt_at
+    assert execution.finished_at is None
+    columns = "number, started_us, ended_us, outcome, reason, http_status, response_excerpt, error"
+    assert await database.rows(f"SELECT {columns} FROM attempts") == [  # noqa: S608 - constant
+        {
+            "number": 1,
+            "started_us": NOW_US + 1_000_000,
+            "ended_us": NOW_US + 2_000_000,
+            "outcome": "response",
+            "reason": "status",
+            "http_status": 503,
+            "response_excerpt": "no",
+            "error": "The target answered 503",
+        }
+    ]
+
+
+async def test_the_next_attempt_starts_clean_and_counts_on(database: Database):
+    """A second claim raises number and retries, keeps the first start, and forgets the answer."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    await record(database, make_ending(await claim_one(database), ExecutionStatus.RETRYING))
+    again = await claim_one(database, now=NOW + timedelta(minutes=1))
+    assert (again.attempt.number, again.retries) == (2, 1)
+    assert again.first_started_at == NOW + SECOND
+    execution = await found(database, make_row().id)
+    assert (execution.attempts, execution.started_at) == (2, NOW + SECOND)
+    assert (execution.reason, execution.http_status, execution.error) == (None, None, None)
+    assert (execution.response_bytes, execution.response_excerpt) == (None, None)
+
+
+@pytest.mark.parametrize("reason", [Reason.PAUSED, Reason.JOB_DELETED, Reason.OVERLAP], ids=str)
+async def test_a_stopped_run_is_cancelled_instead_of_retried(database: Database, reason: Reason):
+    """No attempt follows one whose job was paused or deleted meanwhile; its outcome is kept."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    await database.write(execution_repository.stop_running, JOB, reason=reason)
+    ending = make_ending(run, ExecutionStatus.RETRYING)
+    written = await record(database, ending)
+    assert [(end.status, end.reason, end.next_attempt_at) for end in written] == [
+        (ExecutionStatus.CANCELLED, reason, None)
+    ]
+    execution = await found(database, make_row().id)
+    assert (execution.status, execution.reason) == (ExecutionStatus.CANCELLED, reason)
+    assert (execution.finished_at, execution.http_status) == (ending.ended_at, 503)
+    listed = await database.read(execution_repository.list_attempts, make_row().id)
+    assert [(attempt.number, attempt.http_status) for attempt in listed] == [(1, 503)]
+
+
+@pytest.mark.parametrize("status", [ExecutionStatus.COMPLETED, ExecutionStatus.FAILED], ids=str)
+async def test_a_stopped_run_that_ends_by_itself_ends_so(
+    database: Database, status: ExecutionStatus
+):
+    """A stop changes only what would have been tried again."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    await database.write(execution_repository.stop_running, JOB, reason=Reason.PAUSED)
+    await record(database, make_ending(run, status))
+    assert (await found(database, make_row().id)).status is status
+
+
+async def test_orphans_are_the_runs_whose_lease_is_over(database: Database):
+    """A lease that ends exactly then still holds; without an instant all that run are read."""
+    await add_job(database)
+    await add_job(database, OTHER)
+    await add_rows(database, make_row())
+    await claim_all(database)
+    await add_rows(database, make_row(0, OTHER))
+    await claim_all(database, now=NOW + timedelta(hours=1))
+    lease_end = NOW + 41 * SECOND
+
+    async def orphans(**limits: object) -> list[ExecutionId]:
+        values = {"lease_before": None, "limit": 10, **limits}
+        rows = await database.read(run_repository.orphan_runs, **values)  # type: ignore[arg-type]  # named by tests
+        return [row.execution_id for row in rows]
+
+    both = [make_row().id, make_row(0, OTHER).id]
+    assert await orphans(lease_before=lease_end) == []
+    assert await orphans(lease_before=lease_end + MICROSECOND) == both[:1]
+    assert await orphans() == both
+    assert await orphans(limit=1) == both[:1]
+
+
+async def test_an_orphan_can_be_ended_under_its_old_owner(database: Database):
+    """What is read of an orphan is enough to settle it by compare-and-set."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    run = await claim_one(database)
+    (orphan,) = await database.read(run_repository.orphan_runs, lease_before=None, limit=1)
+    assert (orphan.owner, orphan.fence, orphan.number) == (OWNER, FENCE, 1)
+    assert (orphan.job_id, orphan.host, orphan.retries) == (JOB, "target.test:80", 0)
+    assert orphan.attempt_started_at == run.attempt.started_at
+    assert run_repository.on_crash(orphan) is OnCrash.RETRY
+    outcome = run_repository.lost(orphan)
+    ending = make_ending(run, ExecutionStatus.RETRYING, outcome=outcome, reason=Reason.CRASH)
+    assert await record(database, ending) == [ending]
+    assert await database.rows("SELECT outcome, reason, http_status FROM attempts") == [
+        {"outcome": "lost", "reason": "crash", "http_status": None}
+    ]
+
+
+async def test_an_orphan_of_an_unreadable_job_is_not_sent_again(database: Database):
+    """Who cannot say what a crash means gets no second attempt."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    await claim_one(database)
+    await break_job(database, "policy")
+    (orphan,) = await database.read(run_repository.orphan_runs, lease_before=None, limit=1)
+    assert orphan.policy is None
+    assert run_repository.on_crash(orphan) is OnCrash.FAIL
+
+
+@pytest.mark.parametrize("outcome", list(AttemptOutcome), ids=str)
+async def test_every_outcome_can_be_recorded(database: Database, outcome: AttemptOutcome):
+    """Each way an attempt can end is taken by its row and by its execution's."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    status = 503 if outcome is AttemptOutcome.RESPONSE else None
+    came_to = Outcome(kind=outcome, reason=Reason.STATUS, http_status=status, error="It failed")
+    run = await claim_one(database)
+    await record(database, make_ending(run, ExecutionStatus.RETRYING, outcome=came_to))
+    again = await claim_one(database, now=NOW + timedelta(minutes=1))
+    await record(database, make_ending(again, ExecutionStatus.FAILED, outcome=came_to))
+    listed = await database.read(execution_repository.list_attempts, make_row().id)
+    assert [attempt.outcome for attempt in listed] == [outcome, outcome]
+
+
+async def test_every_cause_and_reason_can_be_stored(database: Database):
+    """No word of the ledger is refused by a constraint."""
+    await add_job(database)
+    by_cause = [make_row(id=random_execution_id(), cause=c, clock_epoch=n)
+                for n, c in enumerate(Cause)]  # fmt: skip
+    by_reason = [make_unrun(number, reason=reason) for number, reason in enumerate(Reason, start=1)]
+    await add_rows(database, *by_cause, *by_reason)
+    kept = await database.read(execution_repository.job_history, JOB, limit=100)
+    assert {execution.cause for execution in kept} == set(Cause)
+    assert {execution.reason for execution in kept} == {None, *Reason}
