@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -26,7 +27,7 @@ from app.api import health
 from app.api.deps import Services
 from app.api.docs import install_docs
 from app.api.errors import install_error_handlers
-from app.api.middleware import RequestIdMiddleware, TrailingSlashMiddleware
+from app.api.middleware import HeadMiddleware, RequestIdMiddleware, TrailingSlashMiddleware
 from app.api.v1.router import router
 from app.backends.embedded import DataLock, EmbeddedLeader, process_name
 from app.core.config import ConfigError, Settings, load_settings
@@ -35,7 +36,7 @@ from app.db.migrate import migrate as migrate_database
 from app.db.session import DatabaseOptions, open_sqlite_reader, open_sqlite_writer
 from app.db.unit_of_work import SqliteWriter, UnitOfWork
 from app.domain.clock import Clock, SystemClock
-from app.domain.errors import StorageUnavailableError
+from app.domain.errors import AddressUnavailableError, StorageUnavailableError
 from app.domain.events import Event, JobChanged
 from app.domain.execution import ClaimedRun
 from app.engine.attempts import Attempts
@@ -75,7 +76,8 @@ _DESCRIPTION = "Schedules HTTP calls: every due run is made, retried sensibly, a
 def serve(settings: Settings) -> int:
     """Run the service until SIGTERM or SIGINT; return the exit code.
 
-    Raises ``StorageInUseError`` and ``StorageUnavailableError`` if it cannot start.
+    Raises ``StorageInUseError``, ``StorageUnavailableError`` and ``AddressUnavailableError`` if it
+    cannot start.
     """
     configure_logging(settings.log_level, settings.log_format, stream=sys.stdout)
     uvloop.run(_serve(settings))
@@ -111,7 +113,11 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         strict_content_type=False,
         max_body_size=settings.request_bytes_max,
         lifespan=lifespan,
-        middleware=[Middleware(RequestIdMiddleware), Middleware(TrailingSlashMiddleware)],
+        middleware=[
+            Middleware(RequestIdMiddleware),
+            Middleware(TrailingSlashMiddleware),
+            Middleware(HeadMiddleware),
+        ],
     )
     api.state.services = services
     api.include_router(health.router)
@@ -359,7 +365,11 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(settings: Settings) -> None:
-    async with open_service(settings) as services:
+    # The port first: what cannot be reached must not send.
+    listener = _listen(settings.host, settings.port)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(listener)
+        services = await stack.enter_async_context(open_service(settings))
         config = uvicorn.Config(
             create_app(settings, services),
             host=settings.host,
@@ -374,7 +384,25 @@ async def _serve(settings: Settings) -> None:
         # What lives now lives until the end: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        await _Server(config).serve()
+        await _Server(config).serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port, or raise ``AddressUnavailableError`` saying what is in the way."""
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise AddressUnavailableError(host, port, error.strerror or "unknown reason") from error
+    return listener
 
 
 def __getattr__(name: str) -> FastAPI:

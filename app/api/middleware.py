@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: paths with and without a trailing slash, and request ids."""
+"""Pure ASGI middleware: trailing slashes, HEAD, and request ids."""
 
 import re
 
@@ -23,6 +23,26 @@ class TrailingSlashMiddleware:
         if scope["type"] == "http" and path.startswith("/api/") and path.endswith("/"):
             scope = {**scope, "path": path[:-1]}
         await self._app(scope, receive, send)
+
+
+class HeadMiddleware:
+    """Answers HEAD as GET without the body, which monitors rely on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a HEAD on as a GET and keep back what its body would be."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class RequestIdMiddleware:

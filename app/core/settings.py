@@ -96,8 +96,8 @@ class Settings(BaseSettings):
         ),
         Field(
             repr=False,
-            description="Where jobs and their history are kept: a SQLite file, or PostgreSQL, "
-            "which several processes may share. The file's directory is made.",
+            description="Where jobs and their history are kept: a SQLite file, whose directory is "
+            "made. PostgreSQL can be migrated, but not served from in this version.",
         ),
     ] = "sqlite:///./data/jobs.db"
     timezone: Annotated[

@@ -15,6 +15,7 @@
     │   ├── InvalidJobError
     │   └── TargetRefusedError
     └── UnavailableError
+        ├── AddressUnavailableError
         ├── StorageUnavailableError
         ├── StorageInUseError
         └── ShuttingDownError
@@ -133,6 +134,18 @@ class UnavailableError(SchedulerError):
     """Right now it cannot be done; the same request may succeed later. Nothing was stored."""
 
     code = "unavailable"
+
+
+class AddressUnavailableError(UnavailableError):
+    """The address to listen on cannot be taken."""
+
+    code = "address_unavailable"
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        super().__init__(
+            f"The service cannot listen on {host} port {port}: {why}; "
+            "stop what listens there, or choose another address by HOST and PORT"
+        )
 
 
 class StorageUnavailableError(UnavailableError):

@@ -207,7 +207,7 @@ def _latest_attempt(row: Any) -> AttemptRecord:
         started_at=from_us(row["attempt_started_us"]),
         ended_at=_optional(from_us, row["finished_us"]) if ended else None,
         outcome=_optional(AttemptOutcome, row["outcome"]),
-        reason=_optional(Reason, row["reason"]),
+        reason=_optional(Reason, row["attempt_reason"]),
         http_status=row["http_status"],
         response_bytes=row["response_bytes"],
         error=row["error"],

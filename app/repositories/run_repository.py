@@ -36,6 +36,12 @@ from app.repositories.ledger_conditions import RUNNING, WAITING
 # Which attempt of which execution, by whom: execution, owner, fence, number.
 _AttemptKey: TypeAlias = tuple[ExecutionId, str, int, int]
 
+_other = executions.alias()
+_BUSY = sa.exists().where(
+    _other.c.job_id == executions.c.job_id,
+    _other.c.status == sa.literal_column(f"'{ExecutionStatus.RUNNING}'"),
+    _other.c.exclusive == sa.literal_column("1"),
+)
 _CLAIMABLE = (
     sa.select(
         executions.c.id,
@@ -44,6 +50,7 @@ _CLAIMABLE = (
         executions.c.scheduled_us,
         executions.c.started_us,
         executions.c.job_revision,
+        executions.c.exclusive,
         job_revisions.c.delivery,
         job_revisions.c.policy,
     )
@@ -55,7 +62,11 @@ _CLAIMABLE = (
             job_revisions.c.revision == executions.c.job_revision,
         ),
     )
-    .where(executions.c.id.in_(sa.bindparam("ids", expanding=True)), WAITING)
+    .where(
+        executions.c.id.in_(sa.bindparam("ids", expanding=True)),
+        WAITING,
+        sa.or_(executions.c.exclusive == 0, ~_BUSY),
+    )
     .with_for_update(of=executions, skip_locked=True)
 )
 _CLAIM = (
@@ -72,6 +83,7 @@ _CLAIM = (
         next_attempt_us=None,
         reason=None,
         outcome=None,
+        attempt_reason=None,
         http_status=None,
         response_bytes=None,
         error=None,
@@ -91,6 +103,7 @@ _RECORD = (
         status=sa.bindparam("new_status"),
         reason=sa.bindparam("new_reason"),
         outcome=sa.bindparam("new_outcome"),
+        attempt_reason=sa.bindparam("new_attempt_reason"),
         http_status=sa.bindparam("new_http_status"),
         response_bytes=sa.bindparam("new_response_bytes"),
         error=sa.bindparam("new_error"),
@@ -212,18 +225,23 @@ def claim_runs(
 ) -> tuple[list[ClaimedRun], list[UnreadableRun]]:
     """Take those of ``waiting`` that still wait; their attempts' intent is in this transaction.
 
-    What was cancelled, or claimed by another, is left out of the answer.
+    What was cancelled or claimed by another is left out of the answer, and so is an exclusive run
+    of a job that has one running (the row of a lost attempt, until it is rescued).
     """
-    by_id = {run.id: run for run in waiting}
-    ids = list(by_id)
+    rows = _claimable(connection, [run.id for run in waiting])
     claimed: list[ClaimedRun] = []
     unreadable: list[UnreadableRun] = []
-    for start in range(0, len(ids), CHUNK):
-        for row in connection.execute(_CLAIMABLE, {"ids": ids[start : start + CHUNK]}):
-            try:
-                claimed.append(_claimed(by_id[row.id], row, claim))
-            except UnreadableDefinitionError as error:
-                unreadable.append(UnreadableRun(execution_id=row.id, problem=str(error)))
+    exclusive_jobs: set[JobId] = set()
+    for run in waiting:
+        row = rows.get(run.id)
+        if row is None or (row.exclusive and run.job_id in exclusive_jobs):
+            continue
+        try:
+            claimed.append(_claimed(run, row, claim))
+        except UnreadableDefinitionError as error:
+            unreadable.append(UnreadableRun(execution_id=run.id, problem=str(error)))
+        if row.exclusive:
+            exclusive_jobs.add(run.job_id)
     if claimed:
         connection.execute(_CLAIM, [_claim_values(run, claim) for run in claimed])
     return claimed, unreadable
@@ -329,6 +347,15 @@ def _stopped(ending: Ending, stop_reason: Reason | None) -> Ending:
     )
 
 
+def _claimable(connection: WriteConnection, ids: Sequence[ExecutionId]) -> dict[ExecutionId, Any]:
+    """Read and lock those that may be claimed."""
+    rows: dict[ExecutionId, Any] = {}
+    for start in range(0, len(ids), CHUNK):
+        for row in connection.execute(_CLAIMABLE, {"ids": ids[start : start + CHUNK]}):
+            rows[ExecutionId(row.id)] = row
+    return rows
+
+
 def _claimed(waiting: WaitingRun, row: Any, claim: Claim) -> ClaimedRun:
     delivery = load_delivery(row.delivery)
     first_us = row.started_us if row.started_us is not None else to_us(claim.now)
@@ -374,6 +401,7 @@ def _record_values(ending: Ending) -> dict[str, object]:
         "new_status": ending.status,
         "new_reason": ending.reason,
         "new_outcome": outcome.kind,
+        "new_attempt_reason": outcome.reason,
         "new_http_status": outcome.http_status,
         "new_response_bytes": outcome.response_bytes,
         "new_error": outcome.error,

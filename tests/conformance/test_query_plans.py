@@ -77,7 +77,7 @@ HOT = [
     hot("claim_runs",
         partial(run_repository.claim_runs, waiting=[waiting(8901), waiting(8902)],
                 claim=make_claim()),
-        "executions_id_key", "executions_ready", "job_revisions_pkey"),
+        "executions_id_key", "executions_ready", "executions_solo", "job_revisions_pkey"),
     hot("orphan_runs of a term", partial(run_repository.orphan_runs, lease_before=None, limit=100),
         "executions_lease", "jobs_pkey"),
     hot("orphan_runs by lease", partial(run_repository.orphan_runs, lease_before=NOW, limit=100),

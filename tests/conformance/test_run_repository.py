@@ -2,7 +2,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy.exc import IntegrityError
 
 from app.domain.execution import (
     AttemptOutcome,
@@ -233,13 +232,19 @@ async def test_more_runs_than_a_statement_takes_are_claimed_at_once(database: Da
     ]
 
 
-async def test_two_exclusive_runs_of_a_job_cannot_be_claimed(database: Database):
-    """The database refuses a second running execution where a job allows one."""
+async def test_of_two_exclusive_runs_of_a_job_one_is_claimed(database: Database):
+    """Where a job allows one running execution the second goes on waiting, others are claimed."""
     await add_job(database)
-    await add_rows(database, make_row(1), make_row(2))
-    with pytest.raises(IntegrityError):
-        await claim_all(database)
-    assert len(await waiting(database)) == 2
+    await add_job(database, OTHER)
+    await add_rows(database, make_row(1), make_row(2), make_row(3, OTHER))
+    claimed, _ = await claim_all(database)
+    assert [run.attempt.execution_id for run in claimed] == [
+        make_row(1).id,
+        make_row(3, OTHER).id,
+    ]
+    again, _ = await claim_all(database)
+    assert again == []
+    assert [run.id for run in await waiting(database)] == [make_row(2).id]
 
 
 @pytest.mark.parametrize("column", ["policy", "delivery"])

@@ -164,8 +164,8 @@ class PostgresServer:
 
     async def clear(self, name: str) -> None:
         """Delete all rows of a migrated database."""
-        tables = reversed(metadata.sorted_tables)
-        await self._execute(name, "".join(f"DELETE FROM {table.name};" for table in tables))  # noqa: S608 - our tables
+        tables = ", ".join(table.name for table in metadata.sorted_tables)
+        await self._execute(name, f"TRUNCATE {tables}")
 
     @property
     def _data(self) -> Path:

@@ -39,7 +39,7 @@ async def test_bytes_on_a_socket(tmp_path: Path):
         head = await exchange(
             service, b"HEAD /health HTTP/1.1\r\nHost: service\r\nConnection: close\r\n\r\n"
         )
-        assert head.startswith(b"HTTP/1.1 405 ")
+        assert head.startswith(b"HTTP/1.1 200 ")
         assert head.endswith(b"\r\n\r\n")
         for path in (b"/%ff%00", b"/..%2f..%2fetc", b"/\xff", b"/\x01"):
             line = b"GET /api/v1/jobs" + path + b" HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n"

@@ -21,6 +21,7 @@ from app.domain.job import JobState
 from app.domain.policies import CatchUp, OnCrash, OverlapPolicy, RetryPolicy
 from app.domain.schedule import DateRule, IntervalRule
 from app.models.tables import executions, jobs, leadership
+from app.repositories import execution_repository
 from app.services.job_service import NewJob
 from tests.support.builders import make_definition, make_delivery, make_policy, make_schedule
 from tests.support.pipeline import Pipeline, ScriptedRunner, open_pipeline
@@ -104,6 +105,23 @@ async def test_a_retry_is_a_row_with_a_time(tmp_path: Path):
     assert execution.attempts == 3
     assert [attempt.number for attempt in runner.attempts] == [1, 2, 3]
     assert len({attempt.execution_id for attempt in runner.attempts}) == 1
+
+
+async def test_each_attempt_keeps_its_own_reason(tmp_path: Path):
+    """An execution that used up its retries says so; its attempts say what went wrong."""
+    policy = RetryPolicy(max_retries=1, first_wait=timedelta(0))
+    async with open_pipeline(tmp_path, runner=ScriptedRunner(REFUSED)) as pipeline:
+        await create(pipeline, "job", EVERY_HOUR, delivery=make_delivery(retry=policy))
+        await pipeline.jobs.trigger(JobId("job"))
+        (execution,) = await ended(pipeline, "job")
+        attempts = await pipeline.unit_of_work.read(
+            lambda connection: execution_repository.list_attempts(connection, execution.id)
+        )
+    assert execution.reason is Reason.RETRIES_EXHAUSTED
+    assert [(attempt.number, attempt.reason) for attempt in attempts] == [
+        (1, Reason.CONNECT),
+        (2, Reason.CONNECT),
+    ]
 
 
 async def test_a_runner_that_breaks_is_an_outcome(tmp_path: Path):

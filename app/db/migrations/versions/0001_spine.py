@@ -16,6 +16,9 @@ _SQLITE_TRIGGERS = (
     f"""CREATE TRIGGER executions_final_is_final BEFORE UPDATE ON executions
     WHEN OLD.status IN {_FINAL}
     BEGIN SELECT RAISE(ABORT, 'an execution that ended never changes'); END""",
+    f"""CREATE TRIGGER executions_open_stay BEFORE DELETE ON executions
+    WHEN OLD.status NOT IN {_FINAL}
+    BEGIN SELECT RAISE(ABORT, 'an execution that has not ended is never deleted'); END""",
     """CREATE TRIGGER attempts_are_final BEFORE UPDATE ON attempts
     BEGIN SELECT RAISE(ABORT, 'an attempt that ended never changes'); END""",
     """CREATE TRIGGER jobs_cursor_goes_forward BEFORE UPDATE OF cursor_us, clock_epoch ON jobs
@@ -30,6 +33,9 @@ _POSTGRES_TRIGGERS = (
     f"""CREATE TRIGGER executions_final_is_final BEFORE UPDATE ON executions FOR EACH ROW
     WHEN (OLD.status IN {_FINAL})
     EXECUTE FUNCTION refuse_change('an execution that ended never changes')""",
+    f"""CREATE TRIGGER executions_open_stay BEFORE DELETE ON executions FOR EACH ROW
+    WHEN (OLD.status NOT IN {_FINAL})
+    EXECUTE FUNCTION refuse_change('an execution that has not ended is never deleted')""",
     """CREATE TRIGGER attempts_are_final BEFORE UPDATE ON attempts FOR EACH ROW
     EXECUTE FUNCTION refuse_change('an attempt that ended never changes')""",
     """CREATE TRIGGER jobs_cursor_goes_forward BEFORE UPDATE OF cursor_us, clock_epoch ON jobs
@@ -126,6 +132,7 @@ def upgrade() -> None:
         sa.Column("attempt_started_us", _BIG, nullable=True),
         sa.Column("finished_us", _BIG, nullable=True),
         sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("attempt_reason", sa.Text(), nullable=True),
         sa.Column("http_status", sa.Integer(), nullable=True),
         sa.Column("response_bytes", _BIG, nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -141,6 +148,7 @@ def upgrade() -> None:
             "(status = 'running') = (lease_until_us IS NOT NULL)",
             name=op.f("executions_lease_runs"),
         ),
+        sa.CheckConstraint("exclusive IN (0, 1)", name=op.f("executions_exclusive")),
         sa.CheckConstraint(
             "(status = 'running') = (owner IS NOT NULL)", name=op.f("executions_owner_runs")
         ),
