@@ -105,6 +105,9 @@ def test_a_broken_source_is_noticed():
         def first_from(self, instant: datetime) -> datetime:
             return instant - MINUTE
 
+        def count(self, begin: datetime, end: datetime) -> int:
+            return 0
+
     trigger = ScheduleTrigger(schedule=schedule_of(DAILY), source=Backward())
     with pytest.raises(AssertionError, match="forward"):
         trigger.next_after(NOW)
