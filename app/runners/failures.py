@@ -132,11 +132,15 @@ def connect_error(label: str, cause: BaseException) -> DeliveryError:
     return _connect(f"The connection to {label} {why}", Reason.CONNECT)
 
 
+# Which of the two it is depends on the version of OpenSSL.
+_CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
 def tls_error(label: str, cause: BaseException) -> DeliveryError:
     """Tell why no secure connection came about; nothing was sent."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = f"its certificate was not accepted: {cause.verify_message}"
-    elif isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+    elif isinstance(cause, ssl.SSLError) and not isinstance(cause, _CLOSED):
         detail = (getattr(cause, "reason", None) or "unknown error").replace("_", " ").lower()
         why = f"the handshake failed ({detail}); does that port speak TLS?"
     else:

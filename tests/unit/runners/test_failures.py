@@ -58,3 +58,10 @@ def test_timeout(phase):
 def test_timeout_before_a_host_is_known():
     """A timeout without a host leaves it out."""
     assert "()" not in str(timeout_error(Progress(), 1))
+
+
+@pytest.mark.parametrize("error", [ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError])
+def test_a_connection_closed_in_the_handshake_is_told_as_such(error):
+    """However this OpenSSL reports a hang-up in the handshake, the sentence is the same."""
+    told = str(tls_error("h:443", error(1, "closed")))
+    assert "the connection was closed during the handshake" in told
