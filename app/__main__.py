@@ -13,20 +13,24 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from app import __version__
-from app.domain.errors import SchedulerError
+from app.domain.errors import InvalidError, SchedulerError
 
 if TYPE_CHECKING:
     from app.core.config import SettingRow, Settings
+    from app.schemas.schedule_answer import JobTransitionsAnswer, PreviewAnswer, TransitionAnswer
 
 _ENV_FILE = Path(".env")
 _FAILED = 1
 _MISUSED = 2
 _PIPED_WIDTH = 200
+# A report names so many local times of a transition; JSON has them all.
+_SHOWN = 5
+_FIRST = {"en": "First", "ja": "初回"}
 
 _EPILOG = (
     "Settings are read from .env, then the environment, then flags; the later wins. "
@@ -46,6 +50,9 @@ _app = typer.Typer(
 )
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+_Language = Annotated[
+    Literal["en", "ja"], typer.Option("--lang", help="The language of sentences.")
+]
 
 
 def main() -> None:
@@ -158,6 +165,79 @@ def version(*, as_json: _AsJson = False) -> None:
         )
 
 
+@_app.command("next")
+def show_next(
+    line: Annotated[
+        str | None,
+        typer.Argument(metavar="SCHEDULE", help="A crontab line or an @macro, in quotes."),
+    ] = None,
+    *,
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="PERIOD", help="An interval instead, such as 10m or 1h30m."),
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option("--tz", metavar="ZONE", help="An IANA name (TZ; Asia/Tokyo).")
+    ] = None,
+    count: Annotated[
+        int, typer.Option("-n", min=1, max=1000, metavar="NUMBER", help="How many times to show.")
+    ] = 5,
+    begin: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Where to begin, in ISO 8601 (now)."),
+    ] = None,
+    language: _Language = "en",
+    as_json: _AsJson = False,
+) -> None:
+    """Show what a schedule means and when it fires next; no database is needed.
+
+    Try it: [bold]myscheduler next "0 9 * * mon-fri" --tz Asia/Tokyo[/bold]
+    """
+    from app.domain.clock import SystemClock
+    from app.schemas.schedule_line import ScheduleLine, preview_line
+
+    zone = zone or _load({}).timezone
+    asked = ScheduleLine(line=line, every=every, zone=zone, begin=begin)
+    try:
+        answer = preview_line(asked, count=count, now=SystemClock().now().replace(microsecond=0))
+    except InvalidError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(_MISUSED) from error
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        _print_preview(answer, language, says_when=begin is None)
+
+
+@_app.command()
+def dst_report(
+    *,
+    year: Annotated[
+        int | None,
+        typer.Option(min=1971, max=2198, metavar="YEAR", help="The year to look at (this one)."),
+    ] = None,
+    language: _Language = "en",
+    as_json: _AsJson = False,
+) -> None:
+    """Show what each stored job does where its zone's clock jumps in a year.
+
+    The database is only read; the service may be running.
+    """
+    settings = _load({})
+    from app.main import report_transitions
+    from app.schemas.schedule_answer import to_job_transitions
+
+    try:
+        found = report_transitions(settings, year=year)
+    except SchedulerError as error:
+        _fail(error)
+    jobs = [to_job_transitions(job) for job in found]
+    if as_json:
+        typer.echo(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))
+    else:
+        _print_report(jobs, language)
+
+
 def _load(flags: Mapping[str, str]) -> "Settings":
     from app.core.config import ConfigError, load_settings
 
@@ -201,6 +281,68 @@ def _print_rows(rows: "Iterable[SettingRow]") -> None:
         source = f"{row.origin} {row.place}" if row.origin == "file" else str(row.origin)
         cells = (row.name, _format_value(row), source)
         table.add_row(*(Text(cell, style=style) for cell in cells))
+    console.print(table)
+
+
+def _print_preview(answer: "PreviewAnswer", language: str, *, says_when: bool) -> None:
+    typer.echo(getattr(answer.schedule, language))
+    for warning in answer.warnings:
+        typer.echo(warning, err=True)
+    # A local time that does not exist stands where the clock jumps over it.
+    rows = [
+        *((at.transition_utc, "-", at.local, getattr(at.note, language)) for at in answer.dropped),
+        *(
+            (utc, utc, at.scheduled_for_local, getattr(at.note, language, ""))
+            for at in answer.occurrences
+            if (utc := at.scheduled_for_utc)
+        ),
+    ]
+    rows.sort(key=lambda row: row[0])
+    _print_table(("UTC", "Local", "Note"), [row[1:] for row in rows])
+    if answer.dropped_omitted:
+        typer.echo(f"and {answer.dropped_omitted} more local times that do not exist")
+    if says_when and answer.first_fires_in is not None:
+        typer.echo(f"{_FIRST[language]}: {getattr(answer.first_fires_in, language)}")
+
+
+def _print_report(jobs: "Sequence[JobTransitionsAnswer]", language: str) -> None:
+    rows = [row for job in jobs for row in _report_rows(job, language)]
+    _print_table(("Job", "Status", "Zone", "Clock jumps", "What happens"), rows)
+    if not jobs:
+        typer.echo("There are no jobs")
+
+
+def _report_rows(
+    job: "JobTransitionsAnswer", language: str
+) -> "list[tuple[str, str, str, str, str]]":
+    head = (job.job_id, job.status, job.timezone or "")
+    if job.problem is not None:
+        return [(*head, "", f"unreadable: {job.problem}")]
+    if not job.transitions:
+        return [(*head, "never", "")]
+    return [(*head, *_transition_cells(found, language)) for found in job.transitions]
+
+
+def _transition_cells(found: "TransitionAnswer", language: str) -> tuple[str, str]:
+    jump = f"{found.kind} {found.first_local} to {found.end_local[11:]}"
+    fates = [f"{wall.local[11:]} {getattr(wall.note, language)}" for wall in found.walls[:_SHOWN]]
+    more = len(found.walls) - len(fates) + found.walls_omitted
+    if more:
+        fates.append(f"and {more} more")
+    return jump, "; ".join(fates) or "not affected"
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)
 
 

@@ -12,9 +12,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
 import structlog
 import uvicorn
@@ -33,8 +35,13 @@ from app.backends.embedded import DataLock, EmbeddedLeader, process_name
 from app.core.config import ConfigError, Settings, load_settings
 from app.core.logging import configure_logging
 from app.db.migrate import migrate as migrate_database
-from app.db.session import DatabaseOptions, open_sqlite_reader, open_sqlite_writer
-from app.db.unit_of_work import SqliteWriter, UnitOfWork
+from app.db.session import (
+    DatabaseOptions,
+    open_postgres_reader,
+    open_sqlite_reader,
+    open_sqlite_writer,
+)
+from app.db.unit_of_work import SqliteWriter, UnitOfWork, WriteConnection
 from app.domain.clock import Clock, SystemClock
 from app.domain.errors import AddressUnavailableError, StorageUnavailableError
 from app.domain.events import Event, JobChanged
@@ -63,6 +70,7 @@ from app.security.egress import EgressOptions, EgressPolicy
 from app.services.execution_service import ExecutionService
 from app.services.health_service import HealthOptions, HealthService, Pulse
 from app.services.job_service import JobService, JobServiceOptions
+from app.services.schedule_service import JobTransitions, ScheduleService
 from app.telemetry.execution_log import log_execution
 
 log = structlog.get_logger(__name__)
@@ -88,6 +96,15 @@ def migrate(settings: Settings) -> list[str]:
     """Bring the database to this version's schema; return the revisions applied."""
     options = DatabaseOptions(url=settings.database_url)
     return asyncio.run(migrate_database(options))
+
+
+def report_transitions(settings: Settings, *, year: int | None) -> list[JobTransitions]:
+    """Tell what each stored job does where its zone's clock jumps in a year (None: this one).
+
+    Reads the database only; a service may run on it. Raises ``StorageUnavailableError``.
+    """
+    configure_logging(settings.log_level, settings.log_format, stream=sys.stderr)
+    return asyncio.run(_report_transitions(settings, year))
 
 
 def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
@@ -189,6 +206,35 @@ async def _run_pipeline(
         log.info("scheduler.stopped")
 
 
+class _NoWriter:
+    """The writing door of a program that only reads."""
+
+    async def write(self, unit: Callable[[WriteConnection], Any]) -> NoReturn:
+        """Refuse: nothing here writes."""
+        raise AssertionError(f"{unit} must not be written")
+
+    async def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+async def _report_transitions(settings: Settings, year: int | None) -> list[JobTransitions]:
+    options = DatabaseOptions(url=settings.database_url, readers=1)
+    if not options.is_sqlite:
+        reader = open_postgres_reader(options.url, connections=1)
+    elif options.sqlite_path.exists():
+        reader = open_sqlite_reader(options.sqlite_path, readers=1)
+    else:
+        raise StorageUnavailableError(
+            "There is no database where DATABASE_URL points; correct it, or start the service once"
+        )
+    unit_of_work = UnitOfWork(reader=reader, writer=_NoWriter())
+    try:
+        service = ScheduleService(unit_of_work=unit_of_work, clock=SystemClock())
+        return await service.report(year)
+    finally:
+        await unit_of_work.close()
+
+
 def build_stations(
     settings: Settings,
     unit_of_work: UnitOfWork,
@@ -224,6 +270,7 @@ def build_stations(
         clock=clock,
         options=_window_options(settings),
         submit=ledger.submit,
+        submit_broken=ledger.submit_broken,
         wake=wake,
     )
     recorder = Recorder(
@@ -238,7 +285,7 @@ def build_stations(
         clock=clock,
         options=_dispatcher_options(settings),
         tasks=tasks,
-        attempts=Attempts(runner=runner, clock=clock, owner=leader.owner),
+        attempts=_attempts(settings, leader, runner, clock),
         recorder=recorder,
     )
     stations = Stations(
@@ -265,6 +312,11 @@ def _dispatcher_options(settings: Settings) -> DispatcherOptions:
     return DispatcherOptions(
         concurrency=settings.concurrency, host_concurrency=settings.host_concurrency
     )
+
+
+def _attempts(settings: Settings, leader: Leader, runner: Runner, clock: Clock) -> Attempts:
+    margin = _dispatcher_options(settings).lease_margin
+    return Attempts(runner=runner, clock=clock, owner=leader.owner, lease_margin=margin)
 
 
 def _rescuer(unit_of_work: UnitOfWork, clock: Clock, dispatcher: Dispatcher) -> Rescuer:
@@ -305,6 +357,8 @@ def _services(
         health=HealthService(
             unit_of_work=unit_of_work, clock=clock, pulse=pulse, options=HealthOptions()
         ),
+        schedules=ScheduleService(unit_of_work=unit_of_work, clock=clock),
+        begin_stop=lifecycle.begin_stop,
         defaults=Defaults(
             zone=settings.timezone,
             misfire_grace=timedelta(seconds=settings.misfire_grace_seconds),
@@ -353,7 +407,19 @@ async def _log_start(settings: Settings, services: Services) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, leaving by return instead of by the signal that stopped it."""
+    """uvicorn, leaving by return instead of by the signal that stopped it.
+
+    ``on_stop`` is called at once when a stop is asked for, before connections are closed.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop firing and claiming, then let uvicorn close its connections."""
+        self._on_stop()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -384,7 +450,7 @@ async def _serve(settings: Settings) -> None:
         # What lives now lives until the end: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        await _Server(config).serve(sockets=[listener])
+        await _Server(config, services.begin_stop).serve(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,5 +1,6 @@
 """What endpoints get handed: the services, put on the application by ``main``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,16 +10,19 @@ from app.schemas.job_mapping import Defaults
 from app.services.execution_service import ExecutionService
 from app.services.health_service import HealthService
 from app.services.job_service import JobService
+from app.services.schedule_service import ScheduleService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything the API calls."""
+    """Everything the API calls, and how the server that carries it announces a stop."""
 
     jobs: JobService
     executions: ExecutionService
     health: HealthService
+    schedules: ScheduleService
     defaults: Defaults
+    begin_stop: Callable[[], None]
 
 
 async def _services(request: Request) -> Services:

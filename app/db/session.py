@@ -49,7 +49,7 @@ class DatabaseOptions:
         """Tell the database file, absolute."""
         database = make_url(self.url).database
         assert database, "the configuration refuses databases in memory"
-        return Path(database).absolute()
+        return Path(database).resolve()
 
 
 def open_sqlite_writer(path: Path) -> Engine:

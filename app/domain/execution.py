@@ -125,6 +125,7 @@ class Outcome:
     ``response_bytes`` counts body bytes as received on the wire (after a cut: up to the cut).
     ``response_excerpt`` is text, safe to store and to encode as UTF-8, cut at the runner's cap.
     ``retry_after`` is what the target asked for, already bounded below by zero.
+    ``sent`` is False only when it is certain that no byte left for the target.
     """
 
     kind: AttemptOutcome
@@ -134,6 +135,7 @@ class Outcome:
     response_excerpt: str | None = None
     error: str | None = None
     retry_after: timedelta | None = None
+    sent: bool = True
 
     @property
     def succeeded(self) -> bool:

@@ -86,6 +86,8 @@ class Job:
     state_reason: str | None
     anchor: datetime
     clock_epoch: int
+    # Every due instant up to here has its ledger row, beyond it none has.
+    cursor: datetime
     next_run_time: datetime | None
     execution_count: int
     created_at: datetime

@@ -8,17 +8,23 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
 from app.db.unit_of_work import WriteConnection
 from app.domain.clock import to_us
+from app.domain.errors import InvalidScheduleError
 from app.domain.execution import Cause, ExecutionStatus, NewExecution, Reason, WaitingRun
-from app.domain.ids import execution_id_for
+from app.domain.ids import JobId, execution_id_for
 from app.domain.job import DueJob, Job, JobState
+from app.domain.schedule import Schedule
 from app.engine.catch_up import find_due_instants, find_stretch
 from app.engine.tick import Moment, Stretch, plan_job
-from app.engine.triggers import build_trigger
+from app.engine.triggers import ScheduleTrigger, build_trigger
 from app.repositories import execution_repository
 from app.repositories.definition_codec import host_of
 from app.repositories.run_repository import job_slots
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +50,13 @@ def account_due(connection: WriteConnection, job: Job, *, now: datetime) -> list
         host=host_of(definition.delivery.target.url),
         next_run_time=job.next_run_time,
     )
-    trigger = build_trigger(definition.schedule, anchor=job.anchor)
+    trigger = _usable_trigger(job.id, definition.schedule, anchor=job.anchor)
+    if trigger is None:
+        return []
     found = find_due_instants(due, trigger, now=now)
     open_runs = execution_repository.count_open(connection, [job.id])
     moment = Moment(now=now, up_since=now)
-    plan = plan_job(found, open_runs.get(job.id, Counter()), moment)
+    plan = plan_job(found, open_runs.get((job.id, job.clock_epoch), Counter()), moment)
     execution_repository.insert_executions(connection, plan.rows, now_us=to_us(now))
     return [
         WaitingRun(
@@ -64,12 +72,14 @@ def account_due(connection: WriteConnection, job: Job, *, now: datetime) -> list
 
 
 def find_paused(job: Job, *, now: datetime) -> PausedSpan:
-    """Find the instants between a job's pause and ``now``; takes milliseconds, not for the loop."""
+    """Find the instants between a job's cursor and ``now``; takes milliseconds of a thread."""
     definition = job.definition
     if definition is None or job.state is not JobState.PAUSED:
         return PausedSpan(passed=None, next_run_time=None)
-    trigger = build_trigger(definition.schedule, anchor=job.anchor)
-    passed = find_stretch(trigger, after=job.updated_at, until=now)
+    trigger = _usable_trigger(job.id, definition.schedule, anchor=job.anchor)
+    if trigger is None:
+        return PausedSpan(passed=None, next_run_time=None)
+    passed = find_stretch(trigger, after=job.cursor, until=now)
     return PausedSpan(passed=passed, next_run_time=trigger.next_after(now))
 
 
@@ -95,3 +105,14 @@ def account_paused(
         instant_count=passed.count,
     )
     execution_repository.insert_executions(connection, [row], now_us=to_us(now))
+
+
+def _usable_trigger(
+    job_id: JobId, schedule: Schedule, *, anchor: datetime
+) -> ScheduleTrigger | None:
+    """Build the trigger of the rule in force; one that fails now must not refuse a change."""
+    try:
+        return build_trigger(schedule, anchor=anchor)
+    except InvalidScheduleError as error:
+        log.warning("accounting.impossible", job_id=job_id, why=str(error))
+        return None

@@ -1,12 +1,13 @@
 """One attempt, from claimed run to ending: call the runner, guard against it, conclude.
 
-The boundary where anything a runner raises becomes an outcome. A claim that grew older than the
-attempt's own timeout before the send (the process was suspended) is given back unsent.
+The boundary where anything a runner raises becomes an outcome. A claim that grew so old before the
+send (the process was suspended) that its lease could end before its deadline is given back unsent.
 """
 
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import timedelta
 
 import structlog
 
@@ -22,10 +23,13 @@ log = structlog.get_logger(__name__)
 class Attempts:
     """Makes attempts with a runner and says how they ended."""
 
-    def __init__(self, *, runner: Runner, clock: Clock, owner: str) -> None:
+    def __init__(
+        self, *, runner: Runner, clock: Clock, owner: str, lease_margin: timedelta
+    ) -> None:
         self._runner = runner
         self._clock = clock
         self._owner = owner
+        self._lease_margin = lease_margin
         self._chance = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     async def make(self, run: ClaimedRun, released: Callable[[], None]) -> Ending:
@@ -41,16 +45,26 @@ class Attempts:
 
     def unsent(self, run: ClaimedRun, why: str) -> Ending:
         """Give back a claimed run whose attempt never began."""
-        return self._conclude(run, interrupted(why))
+        return self._conclude(run, interrupted(why, sent=False))
 
     async def _run(self, run: ClaimedRun) -> Outcome:
         attempt = run.attempt
-        if self._clock.now() - attempt.started_at >= attempt.timeout:
-            return interrupted("The service was suspended before the request was sent")
+        if self._clock.now() - attempt.started_at >= self._lease_margin:
+            # Its lease could end before its deadline.
+            return interrupted("The service was suspended before the send", sent=False)
         try:
-            return await self._runner.run(attempt)
+            # A runner keeps its deadline by itself; this is for one that does not.
+            async with asyncio.timeout((attempt.timeout + self._lease_margin / 2).total_seconds()):
+                return await self._runner.run(attempt)
         except asyncio.CancelledError:
-            return interrupted("The service stopped before the target had answered")
+            return interrupted("The service stopped before the target had answered", sent=True)
+        except TimeoutError:
+            log.exception("attempt.overran", job_id=attempt.job_id)
+            return Outcome(
+                kind=AttemptOutcome.TIMEOUT,
+                reason=Reason.TIMEOUT,
+                error="The attempt did not end at its deadline and was cut off",
+            )
         except Exception:
             log.exception(
                 "attempt.broke",
@@ -70,6 +84,6 @@ class Attempts:
         )
 
 
-def interrupted(why: str) -> Outcome:
+def interrupted(why: str, *, sent: bool) -> Outcome:
     """Describe an attempt that this process gave up; no retry is spent on it."""
-    return Outcome(kind=AttemptOutcome.INTERRUPTED, reason=Reason.SHUTDOWN, error=why)
+    return Outcome(kind=AttemptOutcome.INTERRUPTED, reason=Reason.SHUTDOWN, error=why, sent=sent)

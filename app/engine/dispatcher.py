@@ -28,6 +28,8 @@ from app.repositories.run_repository import Claim, Ending
 
 log = structlog.get_logger(__name__)
 
+_WAIT_MAX = timedelta(seconds=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatcherOptions:
@@ -39,6 +41,10 @@ class DispatcherOptions:
     host_concurrency: int = 10
     # Waiting runs held in memory (about 0.5 KiB each); the rest stays in the database.
     ready_max: int = 20_000
+    # Of which so many of one job at most, so that one backlog cannot keep all others out.
+    ready_max_per_job: int = 500
+    # How often the database is looked at again for what did not fit.
+    refill_every: timedelta = timedelta(milliseconds=500)
     # How far ahead retries are held in memory, and how often the database is swept for more.
     horizon: timedelta = timedelta(seconds=60)
     sweep_every: timedelta = timedelta(seconds=20)
@@ -76,11 +82,16 @@ class Dispatcher:
         self._tasks = tasks
         self._attempts = attempts
         self._recorder = recorder
-        self._ready = ReadyQueue(host_slots=options.host_concurrency, size_max=options.ready_max)
+        self._ready = ReadyQueue(
+            host_slots=options.host_concurrency,
+            size_max=options.ready_max,
+            job_size_max=options.ready_max_per_job,
+        )
         self._running: dict[ExecutionId, tuple[ClaimedRun, asyncio.Task[None]]] = {}
         self._unrecorded: set[ExecutionId] = set()
-        self._sending = 0
+        self._sending: set[ExecutionId] = set()
         self._overflowed = False
+        self._swept_at = clock.monotonic()
         self._claiming = True
         self._claim_lock = asyncio.Lock()
         self._news = asyncio.Event()
@@ -98,7 +109,7 @@ class Dispatcher:
     @property
     def running_count(self) -> int:
         """Count the attempts under way."""
-        return self._sending
+        return len(self._sending)
 
     def add(self, runs: Iterable[WaitingRun]) -> None:
         """Take in waiting runs; those too far ahead or too many are swept up later."""
@@ -142,6 +153,10 @@ class Dispatcher:
                 continue
             await self._wait(until=sweep_at)
 
+    def hold(self) -> None:
+        """Claim no more."""
+        self._claiming = False
+
     async def stop(self, *, grace: timedelta) -> None:
         """Claim no more, let attempts end within ``grace``, then give the rest back."""
         self._claiming = False
@@ -158,10 +173,13 @@ class Dispatcher:
                 await asyncio.wait(late)
 
     async def _wait(self, *, until: float) -> None:
-        """Wait for news, for the next retry to come due, or for the next sweep."""
-        seconds = until - self._clock.monotonic()
+        """Wait for news, for the next retry to come due, or for the next sweep.
+
+        Never for long: the wall clock, by which retries come due, may step.
+        """
+        seconds = min(until - self._clock.monotonic(), _WAIT_MAX.total_seconds())
         due = self._ready.next_time()
-        if due is not None:
+        if due is not None and self._claiming:
             seconds = min(seconds, (due - self._clock.now()).total_seconds())
         try:
             async with asyncio.timeout(max(seconds, 0.001)):
@@ -170,16 +188,23 @@ class Dispatcher:
             return
 
     def _may_refill(self) -> bool:
-        return self._overflowed and len(self._ready) < self._options.ready_max // 2
+        """Tell whether runs that did not fit may be looked for again; not all the time."""
+        rested = (
+            self._clock.monotonic() - self._swept_at >= self._options.refill_every.total_seconds()
+        )
+        return self._overflowed and rested and len(self._ready) < self._options.ready_max // 2
 
     async def _sweep(self) -> None:
         """Take in what waits in the database; runs whose job cannot be read are ended."""
+        self._swept_at = self._clock.monotonic()
         until = self._clock.now() + self._options.horizon
-        limit = self._options.ready_max
+        limit, per_job = self._options.ready_max, self._options.ready_max_per_job
         found, unreadable = await self._unit_of_work.read(
-            lambda connection: run_repository.waiting_runs(connection, until=until, limit=limit)
+            lambda connection: run_repository.waiting_runs(
+                connection, until=until, limit=limit, per_job=per_job
+            )
         )
-        self._overflowed = len(found) >= limit
+        self._overflowed = len(found) >= limit or self._ready.is_crowded
         self.add(run for run in found if run.id not in self._unrecorded)
         if unreadable:
             now_us = to_us(self._clock.now())
@@ -189,11 +214,11 @@ class Dispatcher:
 
     async def _claim_once(self) -> bool:
         """Claim what fits into the free slots; tell whether anything was taken."""
-        free = self._options.concurrency - self._sending
+        free = self._options.concurrency - len(self._sending)
         batch = self._ready.take(free, self._clock.now())
         if not batch:
             return False
-        self._sending += len(batch)
+        self._sending.update(run.id for run in batch)
         try:
             claimed = await self._unit_of_work.write(
                 lambda connection: self._claim(connection, batch)
@@ -233,7 +258,7 @@ class Dispatcher:
 
     def _unclaim(self, runs: Iterable[WaitingRun]) -> None:
         for run in runs:
-            self._sending -= 1
+            self._sending.discard(run.id)
             self._ready.release_host(run.host)
             self._ready.release_job(run.job_id)
 
@@ -245,10 +270,15 @@ class Dispatcher:
             return
         task = self._tasks.spawn(self._make(run), name=f"attempt {execution_id}")
         self._running[execution_id] = (run, task)
-        task.add_done_callback(lambda done: self._give_back(run) if done.cancelled() else None)
+        task.add_done_callback(lambda done: self._check_ended(run, done))
+
+    def _check_ended(self, run: ClaimedRun, done: asyncio.Task[None]) -> None:
+        """Return a claimed run whose task ended without an ending: before its first step, say."""
+        if done.cancelled() or done.exception() is not None:
+            self._give_back(run)
 
     def _give_back(self, run: ClaimedRun) -> None:
-        """Return a claimed run of which nothing was sent: its task never took its first step."""
+        """Return a claimed run of which nothing was sent."""
         self._released(run)
         ending = self._attempts.unsent(run, "The service stopped before the request was sent")
         self._recorder.put(run, ending)
@@ -259,7 +289,9 @@ class Dispatcher:
 
     def _released(self, run: ClaimedRun) -> None:
         self._running.pop(run.attempt.execution_id, None)
-        self._sending -= 1
+        if run.attempt.execution_id not in self._sending:
+            return
+        self._sending.discard(run.attempt.execution_id)
         self._ready.release_host(run.waiting.host)
         self._news.set()
 

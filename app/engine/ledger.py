@@ -80,6 +80,7 @@ class Ledger:
         self._up_since = clock.now()
         self._pending: list[DueInstants] = []
         self._writing: list[DueInstants] = []
+        self._broken: dict[JobId, BrokenJob] = {}
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -98,6 +99,12 @@ class Ledger:
         oldest = unwritten[0].job.next_run_time
         return max(self._clock.now() - oldest, timedelta(0))
 
+    def submit_broken(self, broken: BrokenJob) -> None:
+        """Accept a job that cannot be read, to be taken out of the schedule with the reason."""
+        self._broken[broken.id] = broken
+        self._idle.clear()
+        self._news.set()
+
     async def drained(self) -> None:
         """Wait until everything accepted is written."""
         await self._idle.wait()
@@ -106,27 +113,28 @@ class Ledger:
         """Write what is submitted, as it comes, until cancelled."""
         while True:
             await self._news.wait()
-            batch = self._pending[: self._options.jobs_max]
+            batch, broken = self._pending[: self._options.jobs_max], self._broken
             del self._pending[: len(batch)]
-            self._writing = batch
+            self._writing, self._broken = batch, {}
             try:
-                await self._write(batch)
+                await self._write(batch, list(broken.values()))
             except BaseException:
                 self._pending[:0] = batch
+                self._broken = {**broken, **self._broken}
                 raise
             finally:
                 self._writing = []
-            if not self._pending:
+            if not self._pending and not self._broken:
                 self._news.clear()
                 self._idle.set()
 
-    async def _write(self, batch: Sequence[DueInstants]) -> None:
+    async def _write(self, batch: Sequence[DueInstants], broken: Sequence[BrokenJob]) -> None:
         wait = self._options.retry_first
         while True:
             moment = Moment(now=self._clock.now(), up_since=self._up_since)
             try:
                 committed = await self._unit_of_work.write(
-                    partial(self._commit, batch=batch, moment=moment)
+                    partial(self._commit, batch=batch, broken=broken, moment=moment)
                 )
                 break
             except UnavailableError as error:
@@ -139,10 +147,17 @@ class Ledger:
             not_run=committed.not_run,
             refused=len(committed.refused),
         )
+        for job in committed.broken:
+            log.error("job.broken", job_id=job.id, problem=job.problem)
         self._on_commit(committed)
 
     def _commit(
-        self, connection: WriteConnection, *, batch: Sequence[DueInstants], moment: Moment
+        self,
+        connection: WriteConnection,
+        *,
+        batch: Sequence[DueInstants],
+        broken: Sequence[BrokenJob],
+        moment: Moment,
     ) -> Committed:
         """Do one tick's transaction (runs in the writer's thread)."""
         self._leader.guard(connection)
@@ -151,20 +166,46 @@ class Ledger:
         usable = [found for found in current if found.problem is None]
         open_runs = execution_repository.count_open(connection, [found.job.id for found in usable])
         rows: list[NewExecution] = []
+        advances: list[Advance] = []
         for found in usable:
-            plan = plan_job(found, open_runs.get(found.job.id, Counter()), moment)
+            key = (found.job.id, found.job.clock_epoch)
+            plan = _plan(found, open_runs.get(key, Counter()), moment)
+            if plan is None:
+                _break(connection, _unplannable(found), committed, now=moment.now)
+                continue
             rows += plan.rows
+            advances.append(_advance(found))
             _note(committed, found, plan)
             if plan.cancel_running:
-                job_id = found.job.id
-                execution_repository.stop_running(connection, job_id, reason=Reason.OVERLAP)
-                committed.to_cancel.append(job_id)
+                _make_way(connection, found.job.id, committed, now_us=to_us(moment.now))
         _insert(connection, rows, now_us=to_us(moment.now))
-        job_repository.advance_jobs(connection, [_advance(found) for found in usable])
+        job_repository.advance_jobs(connection, advances)
         for found in current:
             if found.problem is not None:
-                _break(connection, found, committed, now=moment.now)
+                _break(connection, _broken_job(found), committed, now=moment.now)
+        for job in broken:
+            _break(connection, job, committed, now=moment.now)
         return committed
+
+
+def _plan(
+    found: DueInstants, open_runs: Counter[ExecutionStatus], moment: Moment
+) -> JobPlan | None:
+    """Plan one job; None if that fails, so that no job's tick hangs on another's definition."""
+    try:
+        return plan_job(found, open_runs, moment)
+    except Exception:
+        log.exception("plan.failed", job_id=found.job.id)
+        return None
+
+
+def _make_way(
+    connection: WriteConnection, job_id: JobId, committed: Committed, *, now_us: int
+) -> None:
+    """End what a job has begun: attempts under way are its last, retries to come are cancelled."""
+    execution_repository.stop_running(connection, job_id, reason=Reason.OVERLAP)
+    execution_repository.cancel_retrying(connection, job_id, reason=Reason.OVERLAP, now_us=now_us)
+    committed.to_cancel.append(job_id)
 
 
 def _still_current(
@@ -227,10 +268,18 @@ def _insert(connection: WriteConnection, rows: Sequence[NewExecution], *, now_us
         execution_repository.insert_executions(connection, fresh, now_us=now_us)
 
 
+def _broken_job(found: DueInstants) -> BrokenJob:
+    return BrokenJob(id=found.job.id, revision=found.job.revision, problem=str(found.problem))
+
+
+def _unplannable(found: DueInstants) -> BrokenJob:
+    problem = "its due instants cannot be planned; the log has the details"
+    return BrokenJob(id=found.job.id, revision=found.job.revision, problem=problem)
+
+
 def _break(
-    connection: WriteConnection, found: DueInstants, committed: Committed, *, now: datetime
+    connection: WriteConnection, broken: BrokenJob, committed: Committed, *, now: datetime
 ) -> None:
-    broken = BrokenJob(id=found.job.id, revision=found.job.revision, problem=str(found.problem))
     job_repository.mark_broken(connection, broken, now=now)
     committed.broken.append(broken)
-    committed.finished.append(found.job.id)
+    committed.finished.append(broken.id)

@@ -25,7 +25,7 @@ from app.engine.window import Window
 log = structlog.get_logger(__name__)
 
 # A database that takes longer than this to write what is accepted is away; restart recovers.
-_DRAIN_WITHIN = timedelta(seconds=5)
+_DRAIN_WITHIN = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +47,12 @@ class Lifecycle:
         self._tasks = tasks
         self._stations = stations
         self._started = False
+        self._stopping = False
 
     @property
     def running(self) -> bool:
         """Tell whether the pipeline is started and not stopping."""
-        return self._started
+        return self._started and not self._stopping
 
     async def start(self) -> None:
         """Settle what an earlier process left, then begin. Raises if the database is away."""
@@ -65,8 +66,16 @@ class Lifecycle:
         self._tasks.loop("rescuer", stations.rescuer.run)
         stations.scheduler.start()  # type: ignore[no-untyped-call]  # APScheduler's own
         self._tasks.loop("window", stations.window.run)
+        self._tasks.loop("catch_up", stations.window.catch_up)
         self._tasks.loop("watch", stations.scheduler.watch)
         self._started = True
+
+    def begin_stop(self) -> None:
+        """Fire and claim no more from now on; ``stop`` does the rest."""
+        self._stopping = True
+        self._stations.dispatcher.hold()
+        if self._stations.scheduler.running:
+            self._stations.scheduler.pause()  # type: ignore[no-untyped-call]  # APScheduler's own
 
     async def stop(self, *, grace: timedelta) -> None:
         """Stop within ``grace`` plus what the database takes to write what is accepted.
@@ -78,7 +87,7 @@ class Lifecycle:
             return
         self._started = False
         stations = self._stations
-        for name in ("watch", "window", "rescuer"):
+        for name in ("watch", "window", "catch_up", "rescuer"):
             await self._tasks.end_loop(name)
         stations.scheduler.shutdown(wait=False)  # type: ignore[no-untyped-call]  # as above
         await _drain(stations.ledger.drained(), "ledger")

@@ -18,9 +18,11 @@ from app.domain.ids import ExecutionId, JobId
 class ReadyQueue:
     """Orders waiting runs; ``take`` reserves host and job slots that must be released again."""
 
-    def __init__(self, *, host_slots: int, size_max: int) -> None:
+    def __init__(self, *, host_slots: int, size_max: int, job_size_max: int) -> None:
         self._host_slots = host_slots
         self._size_max = size_max
+        self._job_size_max = job_size_max
+        self._held: Counter[JobId] = Counter()
         self._known: set[ExecutionId] = set()
         self._later: list[tuple[datetime, int, WaitingRun]] = []
         self._arrivals = 0
@@ -40,17 +42,25 @@ class ReadyQueue:
         """Tell whether another run fits."""
         return len(self._known) < self._size_max
 
+    @property
+    def is_crowded(self) -> bool:
+        """Tell whether some job fills its share, so that more of it may wait elsewhere."""
+        return any(count >= self._job_size_max for count in self._held.values())
+
     def add(self, runs: Iterable[WaitingRun]) -> bool:
         """Hold runs that are not held yet; False if some did not fit and must be read again."""
+        all_fit = True
         for run in runs:
             if run.id in self._known:
                 continue
-            if not self.has_room:
-                return False
+            if not self.has_room or self._held[run.job_id] >= self._job_size_max:
+                all_fit = False
+                continue
             self._known.add(run.id)
+            self._held[run.job_id] += 1
             self._arrivals += 1
             heapq.heappush(self._later, (run.next_attempt_at, self._arrivals, run))
-        return True
+        return all_fit
 
     def next_time(self) -> datetime | None:
         """Tell when the next run that is not ready yet becomes so."""
@@ -66,6 +76,7 @@ class ReadyQueue:
             if run is None:
                 continue
             self._known.discard(run.id)
+            _decrease(self._held, run.job_id)
             self._busy_hosts[host] += 1
             self._busy_jobs[run.job_id] += 1
             taken.append(run)

@@ -15,7 +15,7 @@ from app.domain.execution import (
     Outcome,
     Reason,
 )
-from app.domain.policies import RetryPolicy
+from app.domain.policies import OnCrash, RetryPolicy
 from app.repositories.run_repository import Ending
 
 # Jitter on top of a wait, as a share of it: a wait is never shorter than asked.
@@ -33,7 +33,8 @@ def conclude(
 ) -> Ending:
     """Say what ``outcome`` does to its execution: complete it, fail it, or try again and when.
 
-    An interrupted attempt (the service stopped) is put back at once and spends no retry.
+    An interrupted attempt (the service stopped) is put back at once and spends no retry; but if its
+    request may have left and the job wants no repetition, its end is unknown.
     """
     status, reason, next_at, retries = _decide(run, outcome, ended_at, chance)
     return Ending(
@@ -86,6 +87,8 @@ def _decide(
     if outcome.succeeded:
         return ExecutionStatus.COMPLETED, None, None, retries
     if outcome.kind is AttemptOutcome.INTERRUPTED:
+        if outcome.sent and run.policy.on_crash is OnCrash.FAIL:
+            return ExecutionStatus.UNKNOWN, outcome.reason, None, retries
         return ExecutionStatus.RETRYING, outcome.reason, ended_at, retries
     if not wants_retry(outcome, policy):
         return ExecutionStatus.FAILED, outcome.reason, None, retries

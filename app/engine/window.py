@@ -33,6 +33,9 @@ from app.repositories.job_repository import BrokenJob
 
 log = structlog.get_logger(__name__)
 
+# Overdue jobs whose instants are found in one go: a few milliseconds each at most.
+_CATCH_UP_CHUNK = 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowOptions:
@@ -62,8 +65,8 @@ class WaitingJob:
 class Window:
     """Holds what is due soon; ``run`` keeps it filled.
 
-    ``submit`` takes overdue jobs' instants to the ledger; ``wake`` tells the scheduler that the
-    earliest time may have changed.
+    ``submit`` takes overdue jobs' instants to the ledger, ``submit_broken`` jobs that cannot be
+    read; ``wake`` tells the scheduler that the earliest time may have changed.
     """
 
     def __init__(
@@ -73,18 +76,22 @@ class Window:
         clock: Clock,
         options: WindowOptions,
         submit: Callable[[Sequence[DueInstants]], None],
+        submit_broken: Callable[[BrokenJob], None],
         wake: Callable[[], None],
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._options = options
         self._submit = submit
+        self._submit_broken = submit_broken
         self._wake = wake
         self._triggers = TriggerCache(TriggerCacheOptions())
         self._waiting: dict[JobId, WaitingJob] = {}
         self._heap: list[tuple[datetime, JobId, int]] = []
         self._in_tick: set[JobId] = set()
         self._changed: set[JobId] = set()
+        self._overdue: list[WaitingJob] = []
+        self._overdue_news = asyncio.Event()
         self._news = asyncio.Event()
         self._cut_short = False
         self.read_at: datetime | None = None
@@ -115,14 +122,19 @@ class Window:
         return timedelta(0) if due is None else max(self._clock.now() - due, timedelta(0))
 
     def take_due(self, now: datetime, *, limit: int) -> list[WaitingJob]:
-        """Move the jobs due by ``now`` into a tick, soonest first."""
+        """Move the jobs due by ``now`` into a tick, soonest first; those overdue are caught up."""
         taken: list[WaitingJob] = []
+        cut = self._clock.now() - self._options.overdue_after
         while len(taken) < limit:
             due = self.next_time()
             if due is None or due > now:
                 break
             _, job_id, _ = heapq.heappop(self._heap)
-            taken.append(self._waiting.pop(job_id))
+            waiting = self._waiting.pop(job_id)
+            if due < cut:
+                self._fall_behind(waiting)
+                continue
+            taken.append(waiting)
             self._in_tick.add(job_id)
         return taken
 
@@ -139,8 +151,11 @@ class Window:
         horizon = self._clock.now() + self._options.horizon
         for job in advanced:
             self._in_tick.discard(job.id)
-            if job.id not in self._changed and job.next_run_time <= horizon:
-                self._take_in(job)
+            if job.id in self._changed or job.next_run_time > horizon:
+                continue
+            waiting = self._with_trigger(job)
+            if waiting is not None:
+                self._hold(waiting)
         if self._changed or self._ends_early():
             self._news.set()
         self._wake()
@@ -169,7 +184,7 @@ class Window:
 
     def _ends_early(self) -> bool:
         """Tell whether more is due within the horizon than is held, and there is room again."""
-        return self._cut_short and len(self._waiting) < self._options.rows_max // 2
+        return self._cut_short and len(self) < self._options.rows_max // 2
 
     async def read(self) -> None:
         """Read the rows due within the horizon."""
@@ -179,7 +194,7 @@ class Window:
             lambda connection: job_repository.due_jobs(connection, until=until, limit=limit)
         )
         self._cut_short = len(due) + len(broken) >= limit
-        await self._take_in_all(due, broken)
+        self._take_in_all(due, broken)
         self.read_at = self._clock.now()
 
     async def read_changed(self) -> None:
@@ -198,62 +213,60 @@ class Window:
             self._news.set()
             raise
         horizon = self._clock.now() + self._options.horizon
-        await self._take_in_all([job for job in due if job.next_run_time <= horizon], broken)
+        self._take_in_all([job for job in due if job.next_run_time <= horizon], broken)
 
-    async def _take_in_all(self, due: Sequence[DueJob], broken: Sequence[BrokenJob]) -> None:
+    def _take_in_all(self, due: Sequence[DueJob], broken: Sequence[BrokenJob]) -> None:
+        """Hold what was read. Nothing is awaited, so no job is left between two places."""
         cut = self._clock.now() - self._options.overdue_after
-        overdue: list[WaitingJob] = []
         for job in due:
             if job.id in self._in_tick or job.id in self._changed:
                 continue
-            waiting = self._take_in(job) if job.next_run_time >= cut else self._with_trigger(job)
+            waiting = self._with_trigger(job)
             if waiting is None:
                 continue
             if job.next_run_time < cut:
-                self._waiting.pop(job.id, None)
-                self._in_tick.add(job.id)
-                overdue.append(waiting)
-        self._wake()
+                self._fall_behind(waiting)
+            else:
+                self._hold(waiting)
         for problem in broken:
-            await self._break(problem)
-        if overdue:
-            await self._catch_up(overdue)
+            self._submit_broken(problem)
+        self._wake()
 
-    async def _catch_up(self, overdue: Sequence[WaitingJob]) -> None:
-        now = self._clock.now()
-        try:
-            found = await asyncio.to_thread(_find_all, overdue, now)
-        except BaseException:
-            self.refuse([waiting.job.id for waiting in overdue])
-            raise
-        self._submit(found)
+    def _fall_behind(self, waiting: WaitingJob) -> None:
+        """Take a job that is overdue into a tick of its own, away from the scheduler."""
+        self._waiting.pop(waiting.job.id, None)
+        self._in_tick.add(waiting.job.id)
+        self._overdue.append(waiting)
+        self._overdue_news.set()
 
-    async def _break(self, problem: BrokenJob) -> None:
-        now = self._clock.now()
-        await self._unit_of_work.write(
-            lambda connection: job_repository.mark_broken(connection, problem, now=now)
-        )
-        log.error("job.broken", job_id=problem.id, problem=problem.problem)
-
-    def _take_in(self, job: DueJob) -> WaitingJob | None:
-        waiting = self._with_trigger(job)
-        if waiting is not None:
-            self._hold(waiting)
-        return waiting
+    async def catch_up(self) -> None:
+        """Find the instants of overdue jobs, some jobs at a time, until cancelled."""
+        while True:
+            await self._overdue_news.wait()
+            chunk = self._overdue[:_CATCH_UP_CHUNK]
+            found = await asyncio.to_thread(_find_all, chunk, self._clock.now())
+            del self._overdue[: len(chunk)]
+            self._submit(found)
+            if not self._overdue:
+                self._overdue_news.clear()
 
     def _with_trigger(self, job: DueJob) -> WaitingJob | None:
         """Pair a job with its trigger; one whose schedule is refused is sent to be broken."""
         try:
             trigger = self._triggers.get(job.schedule, anchor=job.anchor)
         except InvalidScheduleError as error:
-            self._waiting.pop(job.id, None)
-            self._in_tick.add(job.id)
-            unusable = DueInstants(
-                job=job, fire_times=(), next_run_time=None, problem=f"its schedule fails: {error}"
-            )
-            self._submit([unusable])
+            self._give_up(job, f"its schedule fails: {error}")
+            return None
+        except Exception as error:
+            log.exception("schedule.failed", job_id=job.id)
+            self._give_up(job, f"its schedule fails with {type(error).__name__}")
             return None
         return WaitingJob(job, trigger)
+
+    def _give_up(self, job: DueJob, problem: str) -> None:
+        self._waiting.pop(job.id, None)
+        self._in_tick.add(job.id)
+        self._submit([DueInstants(job=job, fire_times=(), next_run_time=None, problem=problem)])
 
     def _hold(self, waiting: WaitingJob) -> None:
         job = waiting.job

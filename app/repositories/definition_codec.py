@@ -30,6 +30,8 @@ from app.domain.schedule import (
 T = TypeVar("T")
 
 _MICROSECOND = timedelta(microseconds=1)
+# The longest that the API accepts is 10**9 seconds.
+_DURATION_MAX = timedelta(seconds=10**9)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parsed documents kept: about 1 KiB each, and a tick rarely touches more different ones.
 _PARSED_MAX = 4096
@@ -124,7 +126,7 @@ def _read(document: str, text: str, build: Callable[[dict[str, Any]], T]) -> T:
 def _schedule(document: dict[str, Any]) -> Schedule:
     return Schedule(
         rule=_rule(document),
-        timezone=document["timezone"],
+        timezone=_text(document["timezone"]),
         start_at=_from_instant(document["start_at"]),
         end_at=_from_instant(document["end_at"]),
         jitter=_duration(document["jitter"]),
@@ -149,11 +151,12 @@ def _rule_document(rule: Rule) -> dict[str, object]:
 def _rule(document: dict[str, Any]) -> Rule:
     match document["kind"]:
         case "cron":
-            return CronRule(fields=tuple((name, text) for name, text in document["fields"]))
+            fields = tuple((_text(name), _text(text)) for name, text in document["fields"])
+            return CronRule(fields=fields)
         case "crontab":
-            return CrontabRule(expression=document["expression"])
+            return CrontabRule(expression=_text(document["expression"]))
         case "interval":
-            parts = tuple((name, count) for name, count in document["parts"])
+            parts = tuple((_text(name), int(count)) for name, count in document["parts"])
             return IntervalRule(period=_duration(document["period"]), parts=parts)
         case "date":
             return DateRule(run_at=from_us(document["run_at"]))
@@ -178,9 +181,9 @@ def _delivery(document: dict[str, Any]) -> Delivery:
         raise ValueError("unknown kind of target")
     return Delivery(
         target=HttpTarget(
-            method=document["method"],
-            url=document["url"],
-            headers=tuple((name, value) for name, value in document["headers"]),
+            method=_text(document["method"]),
+            url=_text(document["url"]),
+            headers=tuple((_text(name), _text(value)) for name, value in document["headers"]),
             body_json=document["body"],
             body_type=BodyType(document["body_type"]),
             follow_redirects=bool(document["follow_redirects"]),
@@ -190,7 +193,7 @@ def _delivery(document: dict[str, Any]) -> Delivery:
             max_retries=int(document["max_retries"]),
             first_wait=_duration(document["first_wait"]),
             wait_max=_duration(document["wait_max"]),
-            retry_statuses=frozenset(document["retry_statuses"]),
+            retry_statuses=frozenset(int(status) for status in document["retry_statuses"]),
         ),
     )
 
@@ -208,7 +211,17 @@ def _optional_micros(duration: timedelta | None) -> int | None:
 
 
 def _duration(micros: int) -> timedelta:
-    return timedelta(microseconds=micros)
+    """Read a duration; one that no arithmetic with instants could bear is refused."""
+    duration = timedelta(microseconds=micros)
+    if not timedelta(0) <= duration <= _DURATION_MAX:
+        raise ValueError("a duration out of range")
+    return duration
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text was expected")
+    return value
 
 
 def _optional_duration(micros: int | None) -> timedelta | None:

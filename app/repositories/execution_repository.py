@@ -50,18 +50,43 @@ def known_ids(connection: ReadConnection, ids: Sequence[ExecutionId]) -> set[Exe
 
 def count_open(
     connection: ReadConnection, job_ids: Sequence[JobId]
-) -> dict[JobId, Counter[ExecutionStatus]]:
-    """Count the queued, running and retrying executions of jobs; jobs without any are left out."""
-    counts: dict[JobId, Counter[ExecutionStatus]] = {}
+) -> dict[tuple[JobId, int], Counter[ExecutionStatus]]:
+    """Count the queued, running and retrying executions of jobs, by job and clock epoch.
+
+    Those of an earlier epoch belong to a deleted job of the same id. Jobs without any are left out.
+    """
+    counts: dict[tuple[JobId, int], Counter[ExecutionStatus]] = {}
     for start in range(0, len(job_ids), CHUNK):
         statement = (
-            sa.select(executions.c.job_id, executions.c.status, sa.func.count())
+            sa.select(
+                executions.c.job_id,
+                executions.c.clock_epoch,
+                executions.c.status,
+                sa.func.count(),
+            )
             .where(executions.c.job_id.in_(job_ids[start : start + CHUNK]), OPEN)
-            .group_by(executions.c.job_id, executions.c.status)
+            .group_by(executions.c.job_id, executions.c.clock_epoch, executions.c.status)
         )
-        for job_id, status, count in connection.execute(statement):
-            counts.setdefault(JobId(job_id), Counter())[ExecutionStatus(status)] = count
+        for job_id, epoch, status, count in connection.execute(statement):
+            counts.setdefault((JobId(job_id), epoch), Counter())[ExecutionStatus(status)] = count
     return counts
+
+
+def cancel_retrying(
+    connection: WriteConnection, job_id: JobId, *, reason: Reason, now_us: int
+) -> None:
+    """End the executions of a job that wait for their next attempt."""
+    connection.execute(
+        sa.update(executions)
+        .where(executions.c.job_id == job_id, OPEN)
+        .where(executions.c.status == ExecutionStatus.RETRYING)
+        .values(
+            status=ExecutionStatus.CANCELLED,
+            reason=reason,
+            finished_us=now_us,
+            next_attempt_us=None,
+        )
+    )
 
 
 def cancel_waiting(

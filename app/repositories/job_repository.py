@@ -107,12 +107,6 @@ def find_job_for_change(connection: WriteConnection, job_id: JobId) -> Job | Non
     return None if row is None else _job(row)
 
 
-def cursor_of(connection: ReadConnection, job_id: JobId) -> datetime:
-    """Tell up to where a stored job's due instants are accounted."""
-    statement = sa.select(jobs.c.cursor_us).where(jobs.c.id == job_id)
-    return from_us(connection.execute(statement).scalar_one())
-
-
 def zones_of(connection: ReadConnection, job_ids: Sequence[JobId]) -> dict[JobId, str]:
     """Tell the zones of jobs, deleted ones included; unreadable ones are left out."""
     zones: dict[JobId, str] = {}
@@ -138,21 +132,40 @@ def count_jobs(connection: ReadConnection) -> int:
 
 def insert_job(connection: WriteConnection, job: Job, *, actor: str | None) -> None:
     """Store a new job and its first revision."""
-    connection.execute(sa.insert(jobs), {**_values(job), "cursor_us": to_us(job.anchor)})
+    connection.execute(sa.insert(jobs), _values(job))
     _insert_revision(connection, job, change="created", actor=actor)
 
 
-def save_job(
-    connection: WriteConnection, job: Job, *, change: str, actor: str | None, cursor: datetime
-) -> None:
+def save_job(connection: WriteConnection, job: Job, *, change: str, actor: str | None) -> None:
     """Store a changed job (its revision already raised) and the new revision.
 
-    ``cursor`` is up to where due instants are accounted; it never moves back within a clock epoch.
+    Its cursor never moves back within a clock epoch.
     """
     statement = sa.update(jobs).where(jobs.c.id == job.id, jobs.c.revision == job.revision - 1)
-    changed = connection.execute(statement, {**_values(job), "cursor_us": to_us(cursor)})
+    changed = connection.execute(statement, _values(job))
     assert changed.rowcount == 1, "the row was read for change in this transaction"
     _insert_revision(connection, job, change=change, actor=actor)
+
+
+def save_state(connection: WriteConnection, job: Job, *, change: str, actor: str | None) -> None:
+    """Store a job's changed state, reason, next run time and cursor (its revision already raised).
+
+    The definition stays as it is stored, readable or not.
+    """
+    changed = connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.id == job.id, jobs.c.revision == job.revision - 1)
+        .values(
+            revision=job.revision,
+            state=job.state,
+            state_reason=job.state_reason,
+            next_run_us=None if job.next_run_time is None else to_us(job.next_run_time),
+            cursor_us=to_us(job.cursor),
+            updated_us=to_us(job.updated_at),
+        )
+    )
+    assert changed.rowcount == 1, "the row was read for change in this transaction"
+    _copy_revision(connection, job.id, change=change, actor=actor)
 
 
 def due_jobs(
@@ -231,16 +244,7 @@ def mark_broken(connection: WriteConnection, broken: BrokenJob, *, now: datetime
         )
     )
     if changed.rowcount:
-        copied = ("state", "name", "schedule", "policy", "delivery", "anchor_us", "clock_epoch")
-        columns = ["job_id", "revision", "changed_us", "change", *copied]
-        source = sa.select(
-            jobs.c.id,
-            jobs.c.revision,
-            jobs.c.updated_us,
-            sa.literal("broken"),
-            *(jobs.c[name] for name in copied),
-        ).where(jobs.c.id == broken.id)
-        connection.execute(sa.insert(job_revisions).from_select(columns, source))
+        _copy_revision(connection, broken.id, change="broken", actor=None)
 
 
 def _due(rows: Sequence[Any]) -> tuple[list[DueJob], list[BrokenJob]]:
@@ -275,6 +279,7 @@ def _values(job: Job) -> dict[str, object]:
         "host": _host(job),
         "anchor_us": to_us(job.anchor),
         "clock_epoch": job.clock_epoch,
+        "cursor_us": to_us(job.cursor),
         "next_run_us": None if job.next_run_time is None else to_us(job.next_run_time),
         "execution_count": job.execution_count,
         "created_us": to_us(job.created_at),
@@ -317,17 +322,37 @@ def _insert_revision(
     )
 
 
+def _copy_revision(
+    connection: WriteConnection, job_id: JobId, *, change: str, actor: str | None
+) -> None:
+    """Write the revision of a job as it is stored."""
+    copied = ("state", "name", "schedule", "policy", "delivery", "anchor_us", "clock_epoch")
+    columns = ["job_id", "revision", "changed_us", "change", "actor", *copied]
+    source = sa.select(
+        jobs.c.id,
+        jobs.c.revision,
+        jobs.c.updated_us,
+        sa.literal(change),
+        sa.literal(actor, sa.Text),
+        *(jobs.c[name] for name in copied),
+    ).where(jobs.c.id == job_id)
+    connection.execute(sa.insert(job_revisions).from_select(columns, source))
+
+
 def _job(row: Any) -> Job:
     definition, problem = _definition(row)
-    next_run_us = row["next_run_us"]
+    next_run_us, state = row["next_run_us"], JobState(row["state"])
+    if problem is not None and state is not JobState.DELETED:
+        state = JobState.BROKEN
     return Job(
         id=JobId(row["id"]),
         revision=row["revision"],
         definition=definition,
-        state=JobState(row["state"]) if problem is None else JobState.BROKEN,
+        state=state,
         state_reason=row["state_reason"] or problem,
         anchor=from_us(row["anchor_us"]),
         clock_epoch=row["clock_epoch"],
+        cursor=from_us(row["cursor_us"]),
         next_run_time=None if next_run_us is None else from_us(next_run_us),
         execution_count=row["execution_count"],
         created_at=from_us(row["created_us"]),

@@ -117,17 +117,34 @@ _RECORD = (
     )
 )
 _KEEP_ATTEMPT = sa.insert(attempts)
-_WAITING_RUNS = (
+_ranked = (
     sa.select(
         executions.c.id,
         executions.c.job_id,
-        jobs.c.host,
+        executions.c.exclusive,
         executions.c.next_attempt_us,
+        sa.func.row_number()
+        .over(
+            partition_by=executions.c.job_id,
+            order_by=(executions.c.next_attempt_us, executions.c.seq),
+        )
+        .label("place"),
+    )
+    .where(WAITING, executions.c.next_attempt_us <= sa.bindparam("until_us"))
+    .subquery("ranked")
+)
+_WAITING_RUNS = (
+    sa.select(
+        _ranked.c.id,
+        _ranked.c.job_id,
+        _ranked.c.exclusive,
+        jobs.c.host,
+        _ranked.c.next_attempt_us,
         jobs.c.policy,
     )
-    .join_from(executions, jobs)
-    .where(WAITING, executions.c.next_attempt_us <= sa.bindparam("until_us"))
-    .order_by(executions.c.next_attempt_us)
+    .join_from(_ranked, jobs, jobs.c.id == _ranked.c.job_id)
+    .where(_ranked.c.place <= sa.bindparam("per_job"))
+    .order_by(_ranked.c.next_attempt_us)
     .limit(sa.bindparam("row_limit"))
 )
 
@@ -192,13 +209,16 @@ def job_slots(policy: RunPolicy) -> int | None:
 
 
 def waiting_runs(
-    connection: ReadConnection, *, until: datetime, limit: int
+    connection: ReadConnection, *, until: datetime, limit: int, per_job: int
 ) -> tuple[list[WaitingRun], list[UnreadableRun]]:
-    """Read what waits for a worker and may start by ``until``, soonest first."""
+    """Read what waits for a worker and may start by ``until``, soonest first.
+
+    At most ``limit`` runs, and ``per_job`` of each job, so that one backlog hides no other job.
+    """
     found: list[WaitingRun] = []
     unreadable: list[UnreadableRun] = []
-    parameters = {"until_us": to_us(until), "row_limit": limit}
-    for execution_id, job_id, host, next_attempt_us, policy in connection.execute(
+    parameters = {"until_us": to_us(until), "row_limit": limit, "per_job": per_job}
+    for execution_id, job_id, exclusive, host, next_attempt_us, policy in connection.execute(
         _WAITING_RUNS, parameters
     ):
         try:
@@ -214,7 +234,8 @@ def waiting_runs(
                 job_id=JobId(job_id),
                 host=host,
                 next_attempt_at=from_us(next_attempt_us),
-                job_slots=slots,
+                # A row written while its job allowed one at a time keeps to that.
+                job_slots=1 if exclusive else slots,
             )
         )
     return found, unreadable
@@ -238,7 +259,7 @@ def claim_runs(
             continue
         try:
             claimed.append(_claimed(run, row, claim))
-        except UnreadableDefinitionError as error:
+        except (UnreadableDefinitionError, OverflowError) as error:
             unreadable.append(UnreadableRun(execution_id=run.id, problem=str(error)))
         if row.exclusive:
             exclusive_jobs.add(run.job_id)

@@ -18,6 +18,7 @@ from app.domain.schedule import (
 )
 from app.engine.triggers import normalise_cron_fields
 from app.schemas.job_request import MASK, SENSITIVE_HEADER, JobRequest, ScheduleType, seconds
+from app.schemas.schedule_request import ScheduleRequest
 from app.schemas.times import read_instant
 
 _INTERVAL_PARTS = ("weeks", "days", "hours", "minutes", "seconds")
@@ -34,23 +35,28 @@ class Defaults:
 
 def to_definition(request: JobRequest, job_id: str, defaults: Defaults) -> JobDefinition:
     """Map a request. Raises ``InvalidScheduleError`` and ``InvalidJobError``."""
-    zone = request.timezone or defaults.zone
     definition = JobDefinition(
         name=request.name or job_id,
-        schedule=Schedule(
-            rule=_rule(request, zone),
-            timezone=zone,
-            start_at=_instant(request.start_at, zone, field="start_at"),
-            end_at=_instant(request.end_at, zone, field="end_at"),
-            jitter=seconds(request.jitter_sec),
-            dst_gap=request.dst_gap,
-            dst_fold=request.dst_fold,
-        ),
+        schedule=to_schedule(request, default_zone=defaults.zone),
         policy=_policy(request, defaults),
         delivery=_delivery(request),
     )
     _check_size(definition, defaults.definition_bytes_max)
     return definition
+
+
+def to_schedule(request: JobRequest | ScheduleRequest, *, default_zone: str) -> Schedule:
+    """Map the fields of a schedule. Raises ``InvalidScheduleError``."""
+    zone = request.timezone or default_zone
+    return Schedule(
+        rule=_rule(request, zone),
+        timezone=zone,
+        start_at=to_instant(request.start_at, zone, field="start_at"),
+        end_at=to_instant(request.end_at, zone, field="end_at"),
+        jitter=seconds(request.jitter_sec),
+        dst_gap=request.dst_gap,
+        dst_fold=request.dst_fold,
+    )
 
 
 def keep_masked_headers(definition: JobDefinition, stored: JobDefinition | None) -> JobDefinition:
@@ -101,7 +107,7 @@ def _with_headers(definition: JobDefinition, headers: tuple[tuple[str, str], ...
     )
 
 
-def _rule(request: JobRequest, zone: str) -> Rule:
+def _rule(request: JobRequest | ScheduleRequest, zone: str) -> Rule:
     match request.schedule_type:
         case ScheduleType.CRON:
             return _cron_rule(request)
@@ -118,12 +124,12 @@ def _rule(request: JobRequest, zone: str) -> Rule:
                 raise InvalidScheduleError(
                     "schedule_type date needs the field run_at, such as 2035-01-01T09:00:00+09:00"
                 )
-            run_at = _instant(request.run_at, zone, field="run_at")
+            run_at = to_instant(request.run_at, zone, field="run_at")
             assert run_at is not None
             return DateRule(run_at=run_at)
 
 
-def _cron_rule(request: JobRequest) -> CronRule:
+def _cron_rule(request: JobRequest | ScheduleRequest) -> CronRule:
     if request.cron is None:
         raise InvalidScheduleError(
             'schedule_type cron needs the field cron, such as {"hour": "9", "minute": "0"}'
@@ -144,7 +150,7 @@ def _cron_rule(request: JobRequest) -> CronRule:
     return CronRule(fields=normalise_cron_fields(ordered))
 
 
-def _interval_rule(request: JobRequest) -> IntervalRule:
+def _interval_rule(request: JobRequest | ScheduleRequest) -> IntervalRule:
     if request.interval is None:
         raise InvalidScheduleError(
             'schedule_type interval needs the field interval, such as {"minutes": 10}'
@@ -167,7 +173,8 @@ def _interval_rule(request: JobRequest) -> IntervalRule:
     return IntervalRule(period=period, parts=tuple(part for part in parts if part[1]))
 
 
-def _instant(value: datetime | date | None, zone: str, *, field: str) -> datetime | None:
+def to_instant(value: datetime | date | None, zone: str, *, field: str) -> datetime | None:
+    """Read a time of the wire in a zone; None stays None. Raises ``InvalidScheduleError``."""
     if value is None:
         return None
     try:

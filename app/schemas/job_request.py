@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 import unicodedata
+from collections.abc import Container
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -166,7 +167,7 @@ def _accept_integer(value: Any) -> Any:
     return value
 
 
-def _refuse_boolean(value: Any) -> Any:
+def refuse_boolean(value: Any) -> Any:
     """Refuse what Python would read as 0 or 1."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")  # noqa: TRY004 - for Pydantic
@@ -253,7 +254,7 @@ class IntervalParts(BaseModel):
     minutes: int | None = Field(default=None, ge=-(10**12), le=10**12)
     seconds: int | None = Field(default=None, ge=-(10**12), le=10**12)
 
-    _refuse_booleans = field_validator("*", mode="before")(_refuse_boolean)
+    _refuse_booleans = field_validator("*", mode="before")(refuse_boolean)
 
 
 class JobRequest(BaseModel):
@@ -358,7 +359,7 @@ class JobRequest(BaseModel):
         "catch_up_max_runs",
         "max_instances",
         mode="before",
-    )(_refuse_boolean)
+    )(refuse_boolean)
 
     @model_validator(mode="after")
     def _check_body_form(self) -> Self:
@@ -374,30 +375,43 @@ class JobRequest(BaseModel):
         return None if self.job_id is None else JobId(self.job_id)
 
     def unknown_fields(self) -> list[str]:
-        """Say which fields were ignored, and which known one each may have meant.
+        """Say which fields were ignored, and which known one each may have meant."""
+        return list_unknown_fields(self, cron=self.cron, interval=self.interval)
 
-        Comparing names costs tens of microseconds each, so that only the first ones are named.
-        """
-        models: list[tuple[str, BaseModel | None]] = [
-            ("", self),
-            ("cron.", self.cron),
-            ("interval.", self.interval),
-        ]
-        found = [
-            (prefix, name, type(model))
-            for prefix, model in models
-            if model is not None
-            for name in (model.model_extra or {})
-        ]
-        warnings = [_unknown(prefix, name, model) for prefix, name, model in found[:_WARNINGS_MAX]]
-        more = len(found) - len(warnings)
-        return [*warnings, f"and {more} more unknown fields ignored"] if more else warnings
+
+def list_unknown_fields(
+    request: BaseModel,
+    *,
+    cron: CronFields | None,
+    interval: IntervalParts | None,
+    accepted: Container[str] = (),
+) -> list[str]:
+    """Say which fields of a request and of its schedule were ignored, but for ``accepted`` ones.
+
+    Comparing names costs tens of microseconds each, so that only the first ones are named.
+    """
+    models: list[tuple[str, BaseModel | None]] = [
+        ("", request),
+        ("cron.", cron),
+        ("interval.", interval),
+    ]
+    found = [
+        (prefix, name, type(model))
+        for prefix, model in models
+        if model is not None
+        for name in (model.model_extra or {})
+        if prefix or name not in accepted
+    ]
+    warnings = [_unknown(prefix, name, model) for prefix, name, model in found[:_WARNINGS_MAX]]
+    more = len(found) - len(warnings)
+    return [*warnings, f"and {more} more unknown fields ignored"] if more else warnings
 
 
 def _unknown(prefix: str, name: str, model: type[BaseModel]) -> str:
     """Word one warning; a name may be any text, so it is cut and made printable."""
     shown = "".join(c if c.isprintable() else "?" for c in name[:64])
-    near = difflib.get_close_matches(name[:64], model.model_fields, n=1)
+    known = [field.alias or own_name for own_name, field in model.model_fields.items()]
+    near = difflib.get_close_matches(name[:64], known, n=1)
     hint = f"; did you mean '{prefix}{near[0]}'?" if near else ""
     return f"unknown field '{prefix}{shown}' ignored{hint}"
 

@@ -1,9 +1,10 @@
 """Instants as text: ISO 8601 with an offset, in a job's zone; and back."""
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from app.domain.errors import InvalidScheduleError
 from app.engine.zones import load_zone
 
 
@@ -50,5 +51,9 @@ def _after_gap(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 @lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    return load_zone(name)
+def _zone(name: str) -> tzinfo:
+    """Load a stored zone; of one that this version's zone data lacks, times are shown in UTC."""
+    try:
+        return load_zone(name)
+    except InvalidScheduleError:
+        return UTC

@@ -200,7 +200,7 @@ class JobService:
             if paused.state is not JobState.PAUSED:
                 return paused
             now = self._clock.now()
-            span = await asyncio.to_thread(find_paused, paused, now=now)
+            span = await asyncio.to_thread(find_paused, paused, now=max(now, paused.cursor))
 
             def resume(
                 connection: WriteConnection,
@@ -313,6 +313,7 @@ def _new_job(job_id: JobId, definition: JobDefinition, *, first: datetime, now: 
         # A one-off a moment ago is still due, so the cursor begins before it.
         anchor=min(now, first - _MICROSECOND),
         clock_epoch=0,
+        cursor=min(now, first - _MICROSECOND),
         next_run_time=first,
         execution_count=0,
         created_at=now,
@@ -344,50 +345,53 @@ def _store(
 def _revive(connection: WriteConnection, tombstone: Job, job: Job, *, actor: str | None) -> _Change:
     """Store a job under the id of a deleted one: a fresh job, with instants of its own."""
     revived = replace(job, revision=tombstone.revision + 1, clock_epoch=tombstone.clock_epoch + 1)
-    job_repository.save_job(
-        connection, revived, change="created", actor=actor, cursor=revived.anchor
-    )
+    job_repository.save_job(connection, revived, change="created", actor=actor)
     return _Change(revived)
 
 
 def _replace(
     connection: WriteConnection, existing: Job, job: Job, *, now: datetime, actor: str | None
 ) -> _Change:
-    ready = account_due(connection, existing, now=now)
-    account_paused(connection, existing, find_paused(existing, now=now), now=now)
+    """Put a new definition in the place of an old one, whose instants are accounted up to now.
+
+    "Now" is never before the cursor, wherever the clock stands: what has a row has it once.
+    """
+    moment = max(now, existing.cursor)
+    ready = account_due(connection, existing, now=moment)
+    account_paused(connection, existing, find_paused(existing, now=moment), now=now)
     kept = replace(
         job,
         revision=existing.revision + 1,
         clock_epoch=existing.clock_epoch,
+        cursor=moment,
         execution_count=existing.execution_count,
         created_at=existing.created_at,
-        state=JobState.PAUSED if existing.state is JobState.PAUSED else JobState.ACTIVE,
     )
-    if existing.definition is not None and _same_schedule(existing.definition, job):
-        kept = _with_schedule_of(existing, kept, now)
-    if kept.state is not JobState.ACTIVE:
-        kept = replace(kept, next_run_time=None)
-    cursor = job.anchor if kept.next_run_time == job.next_run_time else now
-    if cursor < job_repository.cursor_of(connection, existing.id):
-        # A one-off set a moment into the past: its instant belongs to a new epoch.
-        kept = replace(kept, clock_epoch=existing.clock_epoch + 1)
-    if kept.state is JobState.ACTIVE and kept.next_run_time is None:
+    kept = _place(existing, kept, moment=moment)
+    if existing.state is JobState.PAUSED:
+        kept = replace(kept, state=JobState.PAUSED, next_run_time=None)
+    elif kept.next_run_time is None:
         kept = replace(kept, state=JobState.FINISHED)
-    job_repository.save_job(connection, kept, change="edited", actor=actor, cursor=cursor)
+    job_repository.save_job(connection, kept, change="edited", actor=actor)
     return _Change(kept, ready)
 
 
-def _same_schedule(definition: JobDefinition, job: Job) -> bool:
-    return job.definition is not None and definition.schedule == job.definition.schedule
+def _place(existing: Job, kept: Job, *, moment: datetime) -> Job:
+    """Find where a replaced job's schedule goes on.
 
-
-def _with_schedule_of(existing: Job, kept: Job, now: datetime) -> Job:
-    """Keep an unchanged schedule's anchor and place."""
-    trigger = _trigger_of(existing)
-    following = trigger.next_after(now)
-    if existing.state is JobState.FINISHED and following is None:
-        return replace(kept, anchor=existing.anchor, state=JobState.FINISHED, next_run_time=None)
-    return replace(kept, anchor=existing.anchor, next_run_time=following)
+    An unchanged schedule keeps its anchor. A one-off set a moment into the past still runs: its
+    instant, which the cursor has passed, belongs to a new epoch.
+    """
+    old, new = existing.definition, kept.definition
+    if old is not None and new is not None and old.schedule == new.schedule:
+        kept = replace(kept, anchor=existing.anchor)
+        return replace(kept, next_run_time=_trigger_of(kept).next_after(moment))
+    if kept.next_run_time is None or kept.next_run_time > moment:
+        return kept
+    if new is not None and isinstance(new.schedule.rule, DateRule):
+        cursor = kept.next_run_time - _MICROSECOND
+        return replace(kept, clock_epoch=existing.clock_epoch + 1, cursor=cursor)
+    return replace(kept, next_run_time=_trigger_of(kept).next_after(moment))
 
 
 def _retire(
@@ -400,7 +404,9 @@ def _retire(
     actor: str | None,
 ) -> _Change:
     """Pause or delete: what is due is accounted, what waits is cancelled, what runs is the last."""
-    account_due(connection, existing, now=now)
+    moment = max(now, existing.cursor)
+    account_due(connection, existing, now=moment)
+    account_paused(connection, existing, find_paused(existing, now=moment), now=now)
     now_us = to_us(now)
     execution_repository.cancel_waiting(connection, existing.id, reason=reason, now_us=now_us)
     execution_repository.stop_running(connection, existing.id, reason=reason)
@@ -409,11 +415,11 @@ def _retire(
         revision=existing.revision + 1,
         state=state,
         next_run_time=None,
+        cursor=moment,
         updated_at=now,
     )
-    cursor = max(now, job_repository.cursor_of(connection, existing.id))
     change = "paused" if state is JobState.PAUSED else "deleted"
-    job_repository.save_job(connection, retired, change=change, actor=actor, cursor=cursor)
+    job_repository.save_state(connection, retired, change=change, actor=actor)
     return _Change(retired)
 
 
@@ -431,10 +437,10 @@ def _resume(
         revision=existing.revision + 1,
         state=JobState.FINISHED if span.next_run_time is None else JobState.ACTIVE,
         next_run_time=span.next_run_time,
+        cursor=max(now, existing.cursor),
         updated_at=now,
     )
-    cursor = max(now, job_repository.cursor_of(connection, existing.id))
-    job_repository.save_job(connection, resumed, change="resumed", actor=actor, cursor=cursor)
+    job_repository.save_state(connection, resumed, change="resumed", actor=actor)
     return _Change(resumed)
 
 

@@ -58,6 +58,7 @@ def make_job(job_id: str = JOB, **changes: Any) -> Job:
         "state_reason": None,
         "anchor": NOW,
         "clock_epoch": 0,
+        "cursor": NOW,
         "next_run_time": NOW + timedelta(minutes=1),
         "execution_count": 0,
         "created_at": NOW,
@@ -128,7 +129,7 @@ async def claim_all(
 ) -> tuple[list[ClaimedRun], list[UnreadableRun]]:
     """Claim everything that waits, however far ahead."""
     waiting, _ = await database.read(
-        run_repository.waiting_runs, until=NOW + timedelta(days=1), limit=1000
+        run_repository.waiting_runs, until=NOW + timedelta(days=1), limit=1000, per_job=1000
     )
     return await database.write(run_repository.claim_runs, waiting, make_claim(**changes))
 

@@ -140,7 +140,7 @@ async def test_a_second_job_of_one_id_is_refused(database: Database):
 async def test_a_new_job_is_accounted_up_to_its_anchor(database: Database):
     """The cursor of a new job is where its schedule begins."""
     await add_job(database)
-    assert await database.read(job_repository.cursor_of, JOB) == NOW
+    assert (await stored(database)).cursor == NOW
 
 
 async def test_a_new_job_has_its_first_revision(database: Database):
@@ -163,16 +163,13 @@ async def test_a_saved_job_replaces_the_stored_one(database: Database):
         state_reason="holidays",
         anchor=NOW + SECOND,
         clock_epoch=1,
+        cursor=NOW + timedelta(hours=1),
         next_run_time=None,
         execution_count=5,
         updated_at=NOW + SECOND,
     )
-    cursor = NOW + timedelta(hours=1)
-    await database.write(
-        job_repository.save_job, changed, change="paused", actor="bob", cursor=cursor
-    )
+    await database.write(job_repository.save_job, changed, change="paused", actor="bob")
     assert await stored(database) == changed
-    assert await database.read(job_repository.cursor_of, JOB) == cursor
     rows = await database.rows(
         "SELECT revision, change, actor, name FROM job_revisions ORDER BY revision"
     )
@@ -182,12 +179,35 @@ async def test_a_saved_job_replaces_the_stored_one(database: Database):
     ]
 
 
+async def test_a_saved_state_leaves_the_definition_as_it_is(database: Database):
+    """Saving a state changes state, next run time and cursor, of unreadable jobs too."""
+    job = await add_job(database)
+    await break_job(database, "policy")
+    deleted = replace(
+        job,
+        revision=2,
+        state=JobState.DELETED,
+        next_run_time=None,
+        cursor=NOW + SECOND,
+        updated_at=NOW + SECOND,
+    )
+    await database.write(job_repository.save_state, deleted, change="deleted", actor="bob")
+    found = await database.write(job_repository.find_job_for_change, JOB)
+    assert found == replace(
+        deleted, definition=None, state_reason="the stored policy cannot be read"
+    )
+    rows = await database.rows(
+        "SELECT change, actor, state FROM job_revisions ORDER BY revision DESC LIMIT 1"
+    )
+    assert rows == [{"change": "deleted", "actor": "bob", "state": "deleted"}]
+
+
 async def test_a_job_is_saved_on_the_revision_it_was_read_at(database: Database):
     """A change that was made on an older revision stores nothing."""
     job = await add_job(database)
     late = replace(job, revision=3, definition=make_definition(name="Too late"))
     with pytest.raises(AssertionError, match="read for change"):
-        await database.write(job_repository.save_job, late, change="edited", actor=None, cursor=NOW)
+        await database.write(job_repository.save_job, late, change="edited", actor=None)
     assert await stored(database) == job
 
 
@@ -283,7 +303,7 @@ async def test_advancing_moves_cursor_and_next_run(database: Database):
     job = await add_job(database)
     await database.write(job_repository.advance_jobs, [make_advance(job)])
     assert (await stored(database)).next_run_time == NOW + 2 * MINUTE
-    assert await database.read(job_repository.cursor_of, JOB) == NOW + MINUTE
+    assert (await stored(database)).cursor == NOW + MINUTE
 
 
 async def test_advancing_to_no_next_run_finishes_a_job(database: Database):
@@ -306,7 +326,7 @@ async def test_advancing_on_a_stale_reading_changes_nothing(
     job = await add_job(database)
     await database.write(job_repository.advance_jobs, [make_advance(job, **stale)])
     assert await stored(database) == job
-    assert await database.read(job_repository.cursor_of, JOB) == NOW
+    assert (await stored(database)).cursor == NOW
 
 
 async def test_one_stale_step_does_not_hold_up_the_others(database: Database):

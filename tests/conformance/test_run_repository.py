@@ -57,10 +57,19 @@ async def found(database: Database, execution_id: ExecutionId) -> Execution:
 
 
 async def waiting(database: Database, **changes: object) -> list[WaitingRun]:
-    limits = {"until": LATER, "limit": 100, **changes}
+    limits = {"until": LATER, "limit": 100, "per_job": 100, **changes}
     runs, unreadable = await database.read(run_repository.waiting_runs, **limits)  # type: ignore[arg-type]  # named by tests
     assert unreadable == []
     return runs
+
+
+async def test_one_job_hides_no_other_from_the_waiting(database: Database):
+    """Of each job only so many waiting runs are read, its soonest."""
+    await add_job(database)
+    await add_job(database, OTHER)
+    await add_rows(database, *(make_row(number) for number in range(5)), make_row(9, OTHER))
+    runs = await waiting(database, per_job=2)
+    assert [run.id for run in runs] == [make_row(0).id, make_row(1).id, make_row(9, OTHER).id]
 
 
 async def test_waiting_runs_may_start_by_an_instant_soonest_first(database: Database):
@@ -102,11 +111,14 @@ async def test_a_waiting_run_says_what_orders_and_limits_it(database: Database):
 async def test_slots_follow_the_overlap_policy(
     database: Database, overlap: OverlapPolicy, slots: int | None
 ):
-    """A job that allows overlaps has any number of slots, else as many as its instances."""
+    """A job that allows overlaps has any number of slots, else as many as its instances.
+
+    A row written while its job allowed one at a time keeps to that.
+    """
     policy = RunPolicy(misfire_grace=None, overlap=overlap, max_instances=3)
     await add_job(database, definition=make_definition(policy=policy))
-    await add_rows(database, make_row())
-    assert [run.job_slots for run in await waiting(database)] == [slots]
+    await add_rows(database, make_row(1, exclusive=False), make_row(2, exclusive=True))
+    assert [run.job_slots for run in await waiting(database)] == [slots, 1]
 
 
 async def test_a_run_that_waits_for_its_retry_waits_like_any_other(database: Database):
@@ -135,7 +147,9 @@ async def test_an_unreadable_policy_does_not_hide_what_else_waits(database: Data
     await add_job(database, OTHER)
     await add_rows(database, make_row(), make_row(0, OTHER))
     await break_job(database, "policy", OTHER)
-    runs, unreadable = await database.read(run_repository.waiting_runs, until=LATER, limit=10)
+    runs, unreadable = await database.read(
+        run_repository.waiting_runs, until=LATER, limit=10, per_job=10
+    )
     assert [run.id for run in runs] == [make_row().id]
     assert unreadable == [
         UnreadableRun(
@@ -173,7 +187,7 @@ async def test_a_claimed_run_carries_what_its_attempt_needs(database: Database):
     assert job.definition is not None
     await add_rows(database, make_row())
     edited = replace(job, revision=2, definition=make_definition(name="Edited"))
-    await database.write(job_repository.save_job, edited, change="edited", actor=None, cursor=NOW)
+    await database.write(job_repository.save_job, edited, change="edited", actor=None)
     run = await claim_one(database)
     assert run.delivery == job.definition.delivery
     assert run.policy == job.definition.policy

@@ -62,6 +62,7 @@ def make_job(job_id: str = "job", **changes: Any) -> Job:
         "state_reason": None,
         "anchor": NOON,
         "clock_epoch": 0,
+        "cursor": NOON,
         "next_run_time": NOON + MINUTE,
         "execution_count": 0,
         "created_at": NOON,

@@ -10,7 +10,7 @@ SECOND = timedelta(seconds=1)
 
 
 def make_queue(host_slots: int = 10, size_max: int = 100) -> ReadyQueue:
-    return ReadyQueue(host_slots=host_slots, size_max=size_max)
+    return ReadyQueue(host_slots=host_slots, size_max=size_max, job_size_max=5)
 
 
 def waiting(number: int, *, job: str | None = None, host: str = "a:80", after: int = 0, slots=1):
@@ -121,6 +121,17 @@ def test_a_full_queue_says_so():
     assert not queue.add([waiting(3)])
     assert not queue.has_room
     assert len(queue) == 2
+
+
+def test_one_job_cannot_fill_the_queue():
+    """A job's backlog takes its share and no more; the others' runs fit beside it."""
+    queue = make_queue()
+    assert queue.add([waiting(n, job="hog") for n in range(5)])
+    assert queue.is_crowded
+    assert not queue.add([waiting(5, job="hog"), waiting(6)])
+    assert len(queue) == 6
+    assert ids(queue.take(10, NOON)) == ["exe_0", "exe_6"]
+    assert queue.add([waiting(7, job="hog")])
 
 
 def test_slots_given_back_leave_nothing_behind():

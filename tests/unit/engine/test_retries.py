@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from app.domain.execution import AttemptOutcome, ExecutionStatus, Outcome, Reason
-from app.domain.policies import RetryPolicy
+from app.domain.policies import OnCrash, RetryPolicy
 from app.engine.retries import conclude, wait_before, wants_retry
-from tests.support.builders import NOON, make_claimed, make_delivery
+from tests.support.builders import NOON, make_claimed, make_delivery, make_policy
 
 SECOND = timedelta(seconds=1)
 
@@ -150,3 +150,16 @@ def test_no_wait_at_all_is_possible():
     """A first wait of zero tries again at once."""
     policy = RetryPolicy(max_retries=1, first_wait=timedelta(0))
     assert wait_before(policy, retry=1, asked=None, chance=NoChance(1.0)) == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(True, ExecutionStatus.UNKNOWN), (False, ExecutionStatus.RETRYING)]
+)
+def test_a_job_that_wants_no_repetition_gets_none_of_what_may_have_left(sent, status):
+    """With on_crash fail an interrupted attempt is repeated only if it is certain to be unsent."""
+    interrupted = Outcome(
+        kind=AttemptOutcome.INTERRUPTED, reason=Reason.SHUTDOWN, error="stopped", sent=sent
+    )
+    run = make_claimed(policy=make_policy(on_crash=OnCrash.FAIL))
+    ending = conclude(run, interrupted, owner="me", ended_at=NOON, chance=NoChance())
+    assert ending.status is status

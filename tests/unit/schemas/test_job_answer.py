@@ -40,6 +40,7 @@ def test_a_broken_job():
         state_reason="the stored schedule cannot be read",
         anchor=NOW,
         clock_epoch=0,
+        cursor=NOW,
         next_run_time=None,
         execution_count=7,
         created_at=NOW,
