@@ -258,13 +258,7 @@ def build_stations(
     def wake() -> None:
         stations.scheduler.wake()
 
-    ledger = Ledger(
-        unit_of_work=unit_of_work,
-        leader=leader,
-        clock=clock,
-        options=LedgerOptions(),
-        on_commit=on_commit,
-    )
+    ledger = _ledger(unit_of_work, leader, clock, on_commit)
     window = Window(
         unit_of_work=unit_of_work,
         clock=clock,
@@ -297,6 +291,21 @@ def build_stations(
         rescuer=_rescuer(unit_of_work, clock, dispatcher),
     )
     return stations
+
+
+def _ledger(
+    unit_of_work: UnitOfWork,
+    leader: Leader,
+    clock: Clock,
+    on_commit: Callable[[Committed], None],
+) -> Ledger:
+    return Ledger(
+        unit_of_work=unit_of_work,
+        leader=leader,
+        clock=clock,
+        options=LedgerOptions(),
+        on_commit=on_commit,
+    )
 
 
 def _scheduler(window: Window, ledger: Ledger, clock: Clock) -> GuardedScheduler:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import cache
 
-from app.engine.wall_clock import WallPattern, _segments
+from app.engine.wall_clock import WallPattern, zone_segments
 from app.engine.zones import load_zone
 
 _ONE_DAY = timedelta(days=1)
@@ -103,7 +103,7 @@ def walls_inside(
 
 
 def _of_year(zone: str, year: int) -> Iterator[Transition]:
-    for segment in _segments(zone, year):
+    for segment in zone_segments(zone, year):
         if segment.start.year == year and segment.offset != segment.offset_before:
             yield Transition(
                 at=segment.start.replace(tzinfo=UTC),

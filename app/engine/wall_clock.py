@@ -211,7 +211,7 @@ def _resume(segment: Segment, wall: datetime | None) -> datetime:
 
 
 def _segment(zone: str, at: datetime) -> Segment:
-    segments = _segments(zone, at.year)
+    segments = zone_segments(zone, at.year)
     for segment in segments[:-1]:
         if at < segment.until:
             return segment
@@ -219,7 +219,7 @@ def _segment(zone: str, at: datetime) -> Segment:
 
 
 @lru_cache(maxsize=4096)  # a few per zone and year in use; each is well under 1 KiB
-def _segments(zone: str, year: int) -> tuple[Segment, ...]:
+def zone_segments(zone: str, year: int) -> tuple[Segment, ...]:
     """Return the segments that touch a year (in UTC), in order."""
     year_start = datetime(year, 1, 1)  # noqa: DTZ001 - naive by this module's convention
     year_end = datetime(year + 1, 1, 1)  # noqa: DTZ001 - naive by this module's convention

@@ -130,6 +130,11 @@ def to_created(job: CreatedJob, zone: str, warnings: list[str]) -> CreatedAnswer
     )
 
 
+def wire_status(state: JobState) -> str:
+    """Tell a job's state in the clients' words."""
+    return _WIRE_STATUS.get(state, state.value)
+
+
 def describe_trigger(schedule: Schedule) -> str:
     """Write a schedule as ``cron[…]``, ``interval[…]`` or ``date[…]``."""
     rule = schedule.rule
@@ -155,7 +160,7 @@ def _info(job: Job) -> dict[str, Any]:
         "name": job.id if definition is None else definition.name,
         "next_run_time": _next_run_time(job),
         "trigger": "date[]" if definition is None else describe_trigger(definition.schedule),
-        "status": _WIRE_STATUS.get(job.state, job.state.value),
+        "status": wire_status(job.state),
         "target_url": "" if definition is None else definition.delivery.target.url,
         "method": "" if definition is None else definition.delivery.target.method,
         "execution_count": job.execution_count,

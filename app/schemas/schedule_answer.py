@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from pydantic import BaseModel, Field
 
-from app.domain.job import JobState
 from app.domain.schedule import Schedule
 from app.engine.occurrences import Dropped, NoteCode, Occurrence, Preview
 from app.engine.simulation import Fate, SimulatedTransition, WallFate
 from app.engine.transitions import TransitionKind
 from app.engine.zones import load_zone
+from app.schemas.job_answer import wire_status
 from app.schemas.words import describe_schedule
 from app.schemas.words.notes import (
     Pair,
@@ -20,9 +20,6 @@ from app.schemas.words.notes import (
     describe_wait,
 )
 from app.services.schedule_service import JobPreview, JobTransitions
-
-# What clients call an active or finished job, as in the other answers on jobs.
-_WIRE_STATUS = {JobState.ACTIVE: "running", JobState.FINISHED: "completed"}
 
 
 class Words(BaseModel):
@@ -137,7 +134,7 @@ def to_job_next(found: JobPreview) -> JobNextAnswer:
     return JobNextAnswer(
         **_preview_fields(found.preview),
         job_id=found.job.id,
-        status=_status(found.job.state),
+        status=wire_status(found.job.state),
         status_note=None if note is None else _pair(note),
     )
 
@@ -168,7 +165,7 @@ def to_job_transitions(found: JobTransitions) -> JobTransitionsAnswer:
     readable = schedule is not None and found.problem is None
     return JobTransitionsAnswer(
         job_id=found.job.id,
-        status=_status(found.job.state),
+        status=wire_status(found.job.state),
         timezone=None if schedule is None else schedule.timezone,
         schedule=_words(schedule) if schedule is not None and readable else None,
         problem=found.problem,
@@ -243,10 +240,6 @@ def _words(schedule: Schedule) -> Words:
 
 def _pair(pair: Pair) -> Words:
     return Words(en=pair[0], ja=pair[1])
-
-
-def _status(state: JobState) -> str:
-    return _WIRE_STATUS.get(state, state.value)
 
 
 def _utc(instant: datetime) -> str:

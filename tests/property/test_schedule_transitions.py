@@ -12,7 +12,7 @@ from cronsim import CronSimError
 
 from app.domain.schedule import CrontabRule, DstFold, DstGap, Schedule
 from app.engine.triggers import ScheduleTrigger, build_trigger
-from app.engine.wall_clock import LAST_YEAR, _segments
+from app.engine.wall_clock import LAST_YEAR, zone_segments
 from app.engine.zones import load_zone, zone_names
 from tests.support.cron_oracles import (
     MINUTE,
@@ -223,7 +223,7 @@ def random_case(rng: random.Random) -> tuple[str, str, datetime]:
     start = datetime(rng.randint(2005, 2035), 1, 1, tzinfo=UTC) + timedelta(
         seconds=rng.randrange(365 * 86400)
     )
-    jumps = [segment.end for segment in _segments(zone, start.year)[:-1]]
+    jumps = [segment.end for segment in zone_segments(zone, start.year)[:-1]]
     if not jumps or rng.random() < 0.5:
         return expression, zone, start
     jump = rng.choice(jumps).replace(tzinfo=UTC)
@@ -265,7 +265,7 @@ def test_no_jump_of_any_zone_is_overlooked():
         found = sorted(
             segment.end.replace(tzinfo=UTC)
             for year in range(1971, LAST_YEAR + 1)
-            for segment in _segments(zone, year)
+            for segment in zone_segments(zone, year)
             if segment.offset_after != segment.offset
         )
         expected = table_changes(zone, first_year=1971, last_year=LAST_YEAR)

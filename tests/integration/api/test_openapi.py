@@ -25,6 +25,9 @@ ERRORS = {
     ("get", f"{JOBS}/{{job_id}}/executions"): {"404", "422"},
     ("get", f"{JOBS}/executions/recent"): {"422"},
     ("get", "/api/v1/executions/{execution_id}"): {"404", "422"},
+    ("get", f"{JOBS}/{{job_id}}/next"): {"404", "409", "422"},
+    ("post", "/api/v1/schedules/preview"): {"400", "413", "422"},
+    ("post", "/api/v1/schedules/simulate"): {"400", "413", "422"},
 }
 FOREIGN = re.compile(
     r"(?:https?:)?//(?!example\.com|service\b)[a-z0-9.-]+\.[a-z]{2,}", re.IGNORECASE
