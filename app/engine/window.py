@@ -94,7 +94,7 @@ class Window:
         self._overdue_news = asyncio.Event()
         self._news = asyncio.Event()
         self._cut_short = False
-        self.read_at: datetime | None = None
+        self._read_at = clock.monotonic()
 
     def __len__(self) -> int:
         """Count the jobs held, those in a tick included."""
@@ -117,9 +117,14 @@ class Window:
         return None
 
     def lag(self) -> timedelta:
-        """Tell how late the earliest job held here is; zero if none is due."""
+        """Tell how late the earliest job held here may be; zero if none is due.
+
+        Beyond its horizon the window knows nothing: if it was not read again since, that counts.
+        """
+        unread = timedelta(seconds=self._clock.monotonic() - self._read_at) - self._options.horizon
         due = self.next_time()
-        return timedelta(0) if due is None else max(self._clock.now() - due, timedelta(0))
+        late = timedelta(0) if due is None else self._clock.now() - due
+        return max(late, unread, timedelta(0))
 
     def take_due(self, now: datetime, *, limit: int) -> list[WaitingJob]:
         """Move the jobs due by ``now`` into a tick, soonest first; those overdue are caught up."""
@@ -195,7 +200,7 @@ class Window:
         )
         self._cut_short = len(due) + len(broken) >= limit
         self._take_in_all(due, broken)
-        self.read_at = self._clock.now()
+        self._read_at = self._clock.monotonic()
 
     async def read_changed(self) -> None:
         """Read the jobs that changed; those in a tick come when it is settled."""

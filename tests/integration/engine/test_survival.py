@@ -282,3 +282,19 @@ async def test_nothing_fires_once_a_stop_is_announced(tmp_path: Path):
         sent, asked_at = len(pipeline.runner.attempts), now()
         await eventually(lambda: now() - asked_at > 1.5 * SECOND)
         assert len(pipeline.runner.attempts) == sent
+
+
+async def test_a_window_that_is_not_read_again_counts_as_lag(tmp_path: Path):
+    """Readiness hears of it when due jobs have not been looked for longer than the horizon."""
+
+    class LateClock(SteppedClock):
+        def monotonic(self) -> float:
+            return super().monotonic() + self.offset.total_seconds()
+
+    clock = LateClock()
+    async with open_pipeline(tmp_path, clock=clock, start=False) as pipeline:
+        assert pipeline.stations.window.lag() == timedelta(0)
+        clock.offset = timedelta(seconds=20)
+        assert pipeline.stations.window.lag() >= timedelta(seconds=15)
+        await pipeline.stations.window.read()
+        assert pipeline.stations.window.lag() == timedelta(0)
