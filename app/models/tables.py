@@ -73,6 +73,7 @@ job_revisions = sa.Table(
     sa.Column("schedule", sa.Text, nullable=False),
     sa.Column("policy", sa.Text, nullable=False),
     sa.Column("delivery", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
     sa.Column("anchor_us", _BIG, nullable=False),
     sa.Column("clock_epoch", sa.Integer, nullable=False),
     sa.CheckConstraint(

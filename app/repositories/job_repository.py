@@ -316,6 +316,7 @@ def _insert_revision(
             "change": change,
             "actor": actor,
             "state": job.state,
+            "host": _host(job),
             "anchor_us": to_us(job.anchor),
             "clock_epoch": job.clock_epoch,
         },
@@ -326,7 +327,8 @@ def _copy_revision(
     connection: WriteConnection, job_id: JobId, *, change: str, actor: str | None
 ) -> None:
     """Write the revision of a job as it is stored."""
-    copied = ("state", "name", "schedule", "policy", "delivery", "anchor_us", "clock_epoch")
+    documents = ("name", "schedule", "policy", "delivery", "host")
+    copied = ("state", *documents, "anchor_us", "clock_epoch")
     columns = ["job_id", "revision", "changed_us", "change", "actor", *copied]
     source = sa.select(
         jobs.c.id,

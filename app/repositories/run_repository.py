@@ -24,7 +24,7 @@ from app.domain.execution import (
 )
 from app.domain.ids import ExecutionId, JobId
 from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
-from app.models.tables import attempts, executions, job_revisions, jobs
+from app.models.tables import attempts, executions, job_revisions
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
     load_delivery,
@@ -36,6 +36,11 @@ from app.repositories.ledger_conditions import RUNNING, WAITING
 # Which attempt of which execution, by whom: execution, owner, fence, number.
 _AttemptKey: TypeAlias = tuple[ExecutionId, str, int, int]
 
+# An execution goes by the definition that was in force when it was queued.
+_OF_ITS_REVISION = sa.and_(
+    job_revisions.c.job_id == executions.c.job_id,
+    job_revisions.c.revision == executions.c.job_revision,
+)
 _other = executions.alias()
 _BUSY = sa.exists().where(
     _other.c.job_id == executions.c.job_id,
@@ -54,14 +59,7 @@ _CLAIMABLE = (
         job_revisions.c.delivery,
         job_revisions.c.policy,
     )
-    .join_from(
-        executions,
-        job_revisions,
-        sa.and_(
-            job_revisions.c.job_id == executions.c.job_id,
-            job_revisions.c.revision == executions.c.job_revision,
-        ),
-    )
+    .join_from(executions, job_revisions, _OF_ITS_REVISION)
     .where(
         executions.c.id.in_(sa.bindparam("ids", expanding=True)),
         WAITING,
@@ -121,6 +119,7 @@ _ranked = (
     sa.select(
         executions.c.id,
         executions.c.job_id,
+        executions.c.job_revision,
         executions.c.exclusive,
         executions.c.next_attempt_us,
         sa.func.row_number()
@@ -138,11 +137,18 @@ _WAITING_RUNS = (
         _ranked.c.id,
         _ranked.c.job_id,
         _ranked.c.exclusive,
-        jobs.c.host,
+        job_revisions.c.host,
         _ranked.c.next_attempt_us,
-        jobs.c.policy,
+        job_revisions.c.policy,
     )
-    .join_from(_ranked, jobs, jobs.c.id == _ranked.c.job_id)
+    .join_from(
+        _ranked,
+        job_revisions,
+        sa.and_(
+            job_revisions.c.job_id == _ranked.c.job_id,
+            job_revisions.c.revision == _ranked.c.job_revision,
+        ),
+    )
     .where(_ranked.c.place <= sa.bindparam("per_job"))
     .order_by(_ranked.c.next_attempt_us)
     .limit(sa.bindparam("row_limit"))
@@ -313,8 +319,8 @@ def orphan_runs(
     Those that are over longest come first.
     """
     statement = (
-        sa.select(executions, jobs.c.host, jobs.c.policy)
-        .join_from(executions, jobs)
+        sa.select(executions, job_revisions.c.host, job_revisions.c.policy)
+        .join_from(executions, job_revisions, _OF_ITS_REVISION)
         .where(RUNNING)
         .order_by(executions.c.lease_until_us)
         .limit(limit)

@@ -44,6 +44,7 @@ REVISION: dict[str, Any] = {
     "name": "",
     "schedule": "",
     "policy": "",
+    "host": "h:80",
     "delivery": "",
     "anchor_us": NOW_US,
     "clock_epoch": 0,

@@ -517,3 +517,18 @@ async def test_every_cause_and_reason_can_be_stored(database: Database):
     kept = await database.read(execution_repository.job_history, JOB, limit=100)
     assert {execution.cause for execution in kept} == set(Cause)
     assert {execution.reason for execution in kept} == {None, *Reason}
+
+
+async def test_a_waiting_run_goes_by_the_definition_it_was_queued_with(database: Database):
+    """After an edit a waiting run counts against the host that it will call, not the new one."""
+    job = await add_job(database)
+    await add_rows(database, make_row(1))
+    assert job.definition is not None
+    delivery = job.definition.delivery
+    moved = replace(delivery, target=replace(delivery.target, url="http://other.test:8080/hook"))
+    edited = replace(job, revision=2, definition=replace(job.definition, delivery=moved))
+    await database.write(job_repository.save_job, edited, change="edited", actor=None)
+    await add_rows(database, make_row(2, job_revision=2))
+    first, second = await waiting(database)
+    assert first.host != "other.test:8080"
+    assert second.host == "other.test:8080"
