@@ -55,7 +55,8 @@ def account_due(connection: WriteConnection, job: Job, *, now: datetime) -> list
         return []
     found = find_due_instants(due, trigger, now=now)
     open_runs = execution_repository.count_open(connection, [job.id])
-    moment = Moment(now=now, up_since=now)
+    # The service is up: an instant found too late at a change is late, not a downtime's.
+    moment = Moment(now=now, up_since=job.next_run_time)
     plan = plan_job(found, open_runs.get((job.id, job.clock_epoch), Counter()), moment)
     execution_repository.insert_executions(connection, plan.rows, now_us=to_us(now))
     return [
