@@ -14,13 +14,6 @@ class JobChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionsQueued:
-    """``count`` executions wait for a worker."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionEnded:
     """An execution reached its final state, or ``retrying`` (then another attempt follows)."""
 
@@ -35,4 +28,4 @@ class ExecutionEnded:
     error: str | None
 
 
-Event = JobChanged | ExecutionsQueued | ExecutionEnded
+Event = JobChanged | ExecutionEnded

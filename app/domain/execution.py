@@ -34,7 +34,6 @@ FINAL_STATUSES = frozenset(
         ExecutionStatus.MISSED,
     }
 )
-OPEN_STATUSES = frozenset(set(ExecutionStatus) - FINAL_STATUSES)
 
 
 class Cause(StrEnum):

@@ -102,11 +102,6 @@ class Dispatcher:
         return frozenset(self._unrecorded)
 
     @property
-    def waiting_count(self) -> int:
-        """Count the runs held in memory that wait for a slot or their time."""
-        return len(self._ready)
-
-    @property
     def running_count(self) -> int:
         """Count the attempts under way."""
         return len(self._sending)
