@@ -1,49 +1,27 @@
-"""The composition root: the only file that builds objects and wires them to each other.
+"""Everything behind the API: the database, the pipeline and the services, built and wired.
 
-``open_service`` opens everything behind the API in order and closes it in the reverse order;
-``create_app`` puts the API in front of it. ``serve`` runs both under uvicorn, and ``app`` is there
-for ``uvicorn app.main:app``.
+``open_service`` opens all of it in order and closes it in the reverse order.
 """
 
-import asyncio
 import contextlib
-import gc
-import os
-import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
 
 import structlog
-import uvicorn
-import uvloop
-from fastapi import FastAPI
-from starlette.middleware import Middleware
 
 from app import __version__
-from app.api import health
 from app.api.deps import Services
-from app.api.docs import install_docs
-from app.api.errors import install_error_handlers
-from app.api.middleware import HeadMiddleware, RequestIdMiddleware, TrailingSlashMiddleware
-from app.api.v1.router import router
 from app.backends.embedded import DataLock, EmbeddedLeader, process_name
-from app.core.config import ConfigError, Settings, load_settings
-from app.core.logging import configure_logging
+from app.core.config import Settings
 from app.db.migrate import migrate as migrate_database
 from app.db.session import (
     DatabaseOptions,
-    open_postgres_reader,
     open_sqlite_reader,
     open_sqlite_writer,
 )
-from app.db.unit_of_work import SqliteWriter, UnitOfWork, WriteConnection
+from app.db.unit_of_work import SqliteWriter, UnitOfWork
 from app.domain.clock import Clock, SystemClock
-from app.domain.errors import AddressUnavailableError, StorageUnavailableError
+from app.domain.errors import StorageUnavailableError
 from app.domain.events import Event, JobChanged
 from app.domain.execution import ClaimedRun
 from app.engine.attempts import Attempts
@@ -70,78 +48,10 @@ from app.security.egress import EgressOptions, EgressPolicy
 from app.services.execution_service import ExecutionService
 from app.services.health_service import HealthOptions, HealthService, Pulse
 from app.services.job_service import JobService, JobServiceOptions
-from app.services.schedule_service import JobTransitions, ScheduleService
+from app.services.schedule_service import ScheduleService
 from app.telemetry.execution_log import log_execution
 
 log = structlog.get_logger(__name__)
-
-# Open connections (a browser on a live page) are closed this long after a stop was asked for.
-_CONNECTIONS_GRACE_SECONDS = 3
-
-_DESCRIPTION = "Schedules HTTP calls: every due run is made, retried sensibly, and accounted for."
-
-
-def serve(settings: Settings) -> int:
-    """Run the service until SIGTERM or SIGINT; return the exit code.
-
-    Raises ``StorageInUseError``, ``StorageUnavailableError`` and ``AddressUnavailableError`` if it
-    cannot start.
-    """
-    configure_logging(settings.log_level, settings.log_format, stream=sys.stdout)
-    uvloop.run(_serve(settings))
-    return 0
-
-
-def migrate(settings: Settings) -> list[str]:
-    """Bring the database to this version's schema; return the revisions applied."""
-    options = DatabaseOptions(url=settings.database_url)
-    return asyncio.run(migrate_database(options))
-
-
-def report_transitions(settings: Settings, *, year: int | None) -> list[JobTransitions]:
-    """Tell what each stored job does where its zone's clock jumps in a year (None: this one).
-
-    Reads the database only; a service may run on it. Raises ``StorageUnavailableError``.
-    """
-    configure_logging(settings.log_level, settings.log_format, stream=sys.stderr)
-    return asyncio.run(_report_transitions(settings, year))
-
-
-def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
-    """Build the API. Without ``services`` it opens its own when it starts (its lifespan)."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        if services is not None:
-            yield
-            return
-        async with open_service(settings) as opened:
-            api.state.services = opened
-            yield
-
-    api = FastAPI(
-        title="MyScheduler",
-        version=__version__,
-        description=_DESCRIPTION,
-        root_path=settings.root_path,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        strict_content_type=False,
-        max_body_size=settings.request_bytes_max,
-        lifespan=lifespan,
-        middleware=[
-            Middleware(RequestIdMiddleware),
-            Middleware(TrailingSlashMiddleware),
-            Middleware(HeadMiddleware),
-        ],
-    )
-    api.state.services = services
-    api.include_router(health.router)
-    api.include_router(router)
-    install_docs(api)
-    install_error_handlers(api, request_bytes_max=settings.request_bytes_max)
-    return api
 
 
 @contextlib.asynccontextmanager
@@ -204,35 +114,6 @@ async def _run_pipeline(
         await lifecycle.stop(grace=timedelta(seconds=settings.shutdown_grace_seconds))
         await runner.close()
         log.info("scheduler.stopped")
-
-
-class _NoWriter:
-    """The writing door of a program that only reads."""
-
-    async def write(self, unit: Callable[[WriteConnection], Any]) -> NoReturn:
-        """Refuse: nothing here writes."""
-        raise AssertionError(f"{unit} must not be written")
-
-    async def close(self) -> None:
-        """Do nothing: nothing is open."""
-
-
-async def _report_transitions(settings: Settings, year: int | None) -> list[JobTransitions]:
-    options = DatabaseOptions(url=settings.database_url, readers=1)
-    if not options.is_sqlite:
-        reader = open_postgres_reader(options.url, connections=1)
-    elif options.sqlite_path.exists():
-        reader = open_sqlite_reader(options.sqlite_path, readers=1)
-    else:
-        raise StorageUnavailableError(
-            "There is no database where DATABASE_URL points; correct it, or start the service once"
-        )
-    unit_of_work = UnitOfWork(reader=reader, writer=_NoWriter())
-    try:
-        service = ScheduleService(unit_of_work=unit_of_work, clock=SystemClock())
-        return await service.report(year)
-    finally:
-        await unit_of_work.close()
 
 
 def build_stations(
@@ -413,81 +294,3 @@ async def _log_start(settings: Settings, services: Services) -> None:
         timezone=settings.timezone,
         egress=settings.egress.value,
     )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, leaving by return instead of by the signal that stopped it.
-
-    ``on_stop`` is called at once when a stop is asked for, before connections are closed.
-    """
-
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_stop = on_stop
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop firing and claiming, then let uvicorn close its connections."""
-        self._on_stop()
-        super().handle_exit(sig, frame)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle the stop signals until the process ends, so that a second one does no harm."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
-
-
-async def _serve(settings: Settings) -> None:
-    # The port first: what cannot be reached must not send.
-    listener = _listen(settings.host, settings.port)
-    async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(listener)
-        services = await stack.enter_async_context(open_service(settings))
-        config = uvicorn.Config(
-            create_app(settings, services),
-            host=settings.host,
-            port=settings.port,
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_CONNECTIONS_GRACE_SECONDS,
-        )
-        # What lives now lives until the end: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        await _Server(config, services.begin_stop).serve(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port, or raise ``AddressUnavailableError`` saying what is in the way."""
-    try:
-        family, *_, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise AddressUnavailableError(host, port, error.strerror or "unknown reason") from error
-    return listener
-
-
-def __getattr__(name: str) -> FastAPI:
-    """Build ``app`` when a server asks for it, so that importing this module reads nothing."""
-    if name != "app":
-        raise AttributeError(name)
-    try:
-        settings = load_settings(os.environ, env_file=Path(".env"))
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    configure_logging(settings.log_level, settings.log_format, stream=sys.stdout)
-    return create_app(settings)

@@ -1,0 +1,145 @@
+"""The service under uvicorn: the port, the API, the signals."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import FrameType
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from app import __version__
+from app.api import health
+from app.api.deps import Services
+from app.api.docs import install_docs
+from app.api.errors import install_error_handlers
+from app.api.middleware import HeadMiddleware, RequestIdMiddleware, TrailingSlashMiddleware
+from app.api.v1.router import router
+from app.core.config import Settings
+from app.core.logging import configure_logging
+from app.domain.errors import AddressUnavailableError
+from app.main.pipeline import open_service
+
+# Open connections (a browser on a live page) are closed this long after a stop was asked for.
+_CONNECTIONS_GRACE_SECONDS = 3
+
+_DESCRIPTION = "Schedules HTTP calls: every due run is made, retried sensibly, and accounted for."
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until SIGTERM or SIGINT; return the exit code.
+
+    Raises ``StorageInUseError``, ``StorageUnavailableError`` and ``AddressUnavailableError`` if it
+    cannot start.
+    """
+    configure_logging(settings.log_level, settings.log_format, stream=sys.stdout)
+    uvloop.run(_serve(settings))
+    return 0
+
+
+def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
+    """Build the API. Without ``services`` it opens its own when it starts (its lifespan)."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        if services is not None:
+            yield
+            return
+        async with open_service(settings) as opened:
+            api.state.services = opened
+            yield
+
+    api = FastAPI(
+        title="MyScheduler",
+        version=__version__,
+        description=_DESCRIPTION,
+        root_path=settings.root_path,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,
+        max_body_size=settings.request_bytes_max,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(RequestIdMiddleware),
+            Middleware(TrailingSlashMiddleware),
+            Middleware(HeadMiddleware),
+        ],
+    )
+    api.state.services = services
+    api.include_router(health.router)
+    api.include_router(router)
+    install_docs(api)
+    install_error_handlers(api, request_bytes_max=settings.request_bytes_max)
+    return api
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, leaving by return instead of by the signal that stopped it.
+
+    ``on_stop`` is called at once when a stop is asked for, before connections are closed.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop firing and claiming, then let uvicorn close its connections."""
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the stop signals until the process ends, so that a second one does no harm."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+async def _serve(settings: Settings) -> None:
+    # The port first: what cannot be reached must not send.
+    listener = _listen(settings.host, settings.port)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(listener)
+        services = await stack.enter_async_context(open_service(settings))
+        config = uvicorn.Config(
+            create_app(settings, services),
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_CONNECTIONS_GRACE_SECONDS,
+        )
+        # What lives now lives until the end: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await _Server(config, services.begin_stop).serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port, or raise ``AddressUnavailableError`` saying what is in the way."""
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise AddressUnavailableError(host, port, error.strerror or "unknown reason") from error
+    return listener
