@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +16,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-_ROOT = Path(__file__).parents[1]
+from benchmarks.machine import ROOT, cpu_seconds, free_port, memory_mib
+
 _CLIENTS = 20
 _FINAL = ("completed", "failed", "cancelled", "unknown", "skipped", "missed")
 
@@ -53,7 +53,7 @@ class _Herd:
         self._jobs = jobs
         self._folder = folder
         self._progress = progress
-        self._port, self._target_port = _free_port(), _free_port()
+        self._port, self._target_port = free_port(), free_port()
         self._environment = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": f"sqlite:///{folder / 'jobs.db'}",
@@ -71,10 +71,10 @@ class _Herd:
             target.stdout.readline()
             await self._wait_until_ready(service)
             due, created_per_second = await self._create()
-            cpu_before = _cpu_seconds(service.pid)
+            cpu_before = cpu_seconds(service.pid)
             await self._wait_until_done()
-            cpu = _cpu_seconds(service.pid) - cpu_before
-            memory = _memory_mib(service.pid)
+            cpu = cpu_seconds(service.pid) - cpu_before
+            memory = memory_mib(service.pid)
         finally:
             service.send_signal(signal.SIGTERM)
             service.wait(timeout=60)
@@ -86,7 +86,7 @@ class _Herd:
         log = (self._folder / "service.log").open("a")
         return subprocess.Popen(
             [sys.executable, *arguments],
-            cwd=_ROOT,
+            cwd=ROOT,
             env=self._environment,
             stdin=stdin,
             stdout=subprocess.PIPE if stdin else log,
@@ -202,20 +202,3 @@ class _Herd:
 def as_rows(result: HerdResult) -> list[tuple[str, str]]:
     """List the figures with their names, for a table."""
     return [(name.replace("_", " "), f"{value:g}") for name, value in asdict(result).items()]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -31,9 +31,9 @@ from app.runners.failures import (
     Phase,
     Progress,
     dropped_error,
+    framing_error,
     protocol_error,
     tls_error,
-    too_large_error,
     truncated_error,
 )
 from app.runners.http_options import HttpRunnerOptions
@@ -42,7 +42,15 @@ _SWITCHING_PROTOCOLS = 101
 _FINAL_MIN = 200
 # The attempt's own deadline ends a handshake; asyncio insists on one of its own.
 _HANDSHAKE_SECONDS = 86_400.0
-_FRAMING_FACTOR = 8  # chunked framing of one-byte chunks costs six bytes per byte
+# A head is parsed so much at a time: a flood of interim answers is counted after every piece, and
+# thirty of them fit into one.
+_HEAD_PIECE_BYTES = 1024
+# aiohttp pauses at twice as much content waiting, or at a sixteenth as many chunks (2,048), which
+# take 2 ms to parse.
+_READ_BUFFER_BYTES = 32 * 1024
+# It resumes at half of either, so that from pause to pause comes as much content as the buffer
+# holds, or 1,024 chunks; if they bring less than this, they are crumbs of under 16 bytes.
+_CONTENT_BETWEEN_PAUSES_MIN = _READ_BUFFER_BYTES // 2
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 _PORTS = {"http": 80, "https": 443}
 
@@ -186,7 +194,8 @@ class _AnswerProtocol(ResponseHandler):
         self._head_pending = False
         self._informational = 0
         self._received = 0
-        self._received_max = options.head_bytes_max
+        self._head_received = 0
+        self._content_at_pause = 0
 
     def is_quiet(self) -> bool:
         """Tell whether a request may be written: connected, and nothing waits to be read.
@@ -207,10 +216,12 @@ class _AnswerProtocol(ResponseHandler):
         self._head_pending = True
         self._informational = 0
         self._received = 0
-        self._received_max = self._options.head_bytes_max
+        self._content_at_pause = 0
+        self._payload = None
         self.set_response_params(
             skip_payload=bodiless,
             read_until_eof=True,
+            read_bufsize=_READ_BUFFER_BYTES,
             auto_decompress=False,
             max_line_size=self._options.head_bytes_max,
             max_field_size=self._options.head_bytes_max,
@@ -258,11 +269,30 @@ class _AnswerProtocol(ResponseHandler):
             if data:
                 self.abort()
             return
-        if self._received > self._received_max:
+        begin = 0
+        while self._head_pending and begin + _HEAD_PIECE_BYTES < len(data):
+            if not self._take(data[begin : begin + _HEAD_PIECE_BYTES]):
+                return
+            begin += _HEAD_PIECE_BYTES
+        self._take(data[begin:] if begin else data)
+
+    def _take(self, data: bytes) -> bool:
+        """Parse a piece; tell whether there is sense in parsing more."""
+        if data and self._is_excessive():
             self._refuse_excess()
-            return
+            return False
         self._received += len(data)
         super().data_received(data)
+        return not self._idle and self.exception() is None
+
+    def pause_reading(self) -> None:
+        """Stop reading until the body's reader has caught up; refuse a body of crumbs."""
+        if self._payload is not None and not self._reading_paused:
+            content = self._payload.total_bytes - self._content_at_pause
+            self._content_at_pause = self._payload.total_bytes
+            if content < _CONTENT_BETWEEN_PAUSES_MIN:
+                self._refuse_excess()
+        super().pause_reading()
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take a parsed head: informational ones are counted and dropped."""
@@ -280,9 +310,20 @@ class _AnswerProtocol(ResponseHandler):
             return
         if self._head_pending:
             self._head_pending = False
-            # From here on a body's framing counts; its content is the reader's to count.
-            self._received_max = self._received + self._options.response_bytes_max * _FRAMING_FACTOR
+            self._head_received = self._received
         super().feed_data(data, size)
+
+    def _is_excessive(self) -> bool:
+        """Tell whether too much has come before a body, or too much of one is framing.
+
+        A body's content is the reader's to count. What waits in a paused parser is not yet either.
+        """
+        if self._head_pending:
+            return self._received > self._options.head_bytes_max
+        if self._payload is None or self._reading_paused:
+            return False
+        framing = self._received - self._head_received - self._payload.total_bytes
+        return framing > self._options.framing_bytes_max
 
     def _is_oversized(self, head: RawResponseMessage) -> bool:
         """Tell a head that is too large though it came in one piece, perhaps with its body."""
@@ -296,7 +337,7 @@ class _AnswerProtocol(ResponseHandler):
             limit = self._options.head_bytes_max
             self._refuse(protocol_error(f"The answer's head is larger than {limit} bytes"))
         else:
-            self._refuse(too_large_error(self._options.response_bytes_max))
+            self._refuse(framing_error())
 
     def _refuse(self, error: DeliveryError) -> None:
         self._idle = True

@@ -19,6 +19,8 @@ from app.runners.http_options import HttpRunnerOptions
 _GZIP = zlib.MAX_WBITS | 16
 _ZLIB_HEADER_NIBBLE = 8  # RFC 1950 §2.2: the compression method of every zlib stream
 _SECONDS_DIGITS_MAX = 10
+# A gzip member may be empty: in a megabyte there is room for 52,000, each with an inflater's cost.
+_MEMBERS_MAX = 16
 _REPLACEMENT = "\ufffd"
 
 
@@ -86,11 +88,14 @@ class _Decoder(Protocol):
 
 
 class _Inflater:
-    """gzip and deflate, several gzip members included; rubbish ends the text, not the attempt."""
+    """gzip and deflate, several gzip members included; rubbish ends the text, not the attempt.
+
+    So does the seventeenth member.
+    """
 
     def __init__(self, *, gzip: bool) -> None:
         self.failed = False
-        self._gzip = gzip
+        self._members_left = _MEMBERS_MAX if gzip else 1
         self._inflate = zlib.decompressobj(_GZIP) if gzip else None
 
     def decode(self, chunk: bytes, room: int) -> bytes:
@@ -106,7 +111,8 @@ class _Inflater:
                 break
             chunk = self._inflate.unused_data
             self._inflate = zlib.decompressobj(_GZIP)
-            self.failed = self.failed or not self._gzip
+            self._members_left -= 1
+            self.failed = self.failed or self._members_left == 0
         return bytes(decoded)
 
 

@@ -77,6 +77,13 @@ def too_large_error(limit_bytes: int) -> DeliveryError:
     )
 
 
+def framing_error() -> DeliveryError:
+    """Tell that an answer's body costs more to take apart than to read."""
+    return protocol_error(
+        "The answer's body is cut into too many small chunks; let the endpoint write larger pieces"
+    )
+
+
 def timeout_error(progress: Progress, seconds: float) -> DeliveryError:
     """Tell that the attempt's total time ran out, and where."""
     where = f" ({progress.label})" if progress.label else ""

@@ -25,6 +25,9 @@ class HttpRunnerOptions:
     ``head_bytes_max``: bytes from the first to the end of the final head, informational answers
     included; default 64 KiB, four times what common servers send at most.
     ``head_fields_max``: header fields of an answer; default 128.
+    ``framing_bytes_max``: bytes of an answer's chunked framing; default 64 KiB, which a body of
+    1 MiB in chunks of 112 bytes stays below; a million chunks of one byte would cost a second of
+    CPU. The httpx transport counts pieces of body, at five bytes each.
     ``informational_max``: 1xx answers before the final one; default 10; real servers send one.
     ``connections_max``: simultaneous connections; default 1,024, above the dispatcher's cap of
     runs, so that no run waits here; 0 is unlimited.
@@ -39,8 +42,9 @@ class HttpRunnerOptions:
     tried; default 1 s, the wait before a lost SYN is sent again. The last one gets the rest.
     ``dns_ttl``: how long a name's addresses are remembered; default 5 s; they are judged anew at
     every connection. 0 asks every time.
-    ``dns_threads_max``: simultaneous look-ups; default 32, own threads, so that a dead name server
-    does not hold up other work.
+    ``dns_threads_max``: simultaneous look-ups, and as many again of slow names, which thus delay no
+    others; default 128, more than the names that are likely to turn slow at once.
+    ``dns_slow``: a name is slow whose last look-up took longer; default 1 s.
     ``redirects_max``: hops followed where a job asks for it; default 5.
     ``retry_after_max``: upper bound of what a target may ask for; default 1 h.
     ``headers_max`` and ``header_bytes_max``: a job's own headers; default 64 and 16 KiB.
@@ -54,6 +58,7 @@ class HttpRunnerOptions:
     excerpt_bytes_max: int = 64 * 1024
     head_bytes_max: int = 64 * 1024
     head_fields_max: int = 128
+    framing_bytes_max: int = 64 * 1024
     informational_max: int = 10
     connections_max: int = 1024
     connections_per_host_max: int = 0
@@ -61,7 +66,8 @@ class HttpRunnerOptions:
     keepalive: timedelta = timedelta(seconds=4)
     candidate_wait: timedelta = timedelta(seconds=1)
     dns_ttl: timedelta = timedelta(seconds=5)
-    dns_threads_max: int = 32
+    dns_threads_max: int = 128
+    dns_slow: timedelta = timedelta(seconds=1)
     redirects_max: int = 5
     retry_after_max: timedelta = timedelta(hours=1)
     headers_max: int = 64
@@ -90,6 +96,7 @@ _AT_LEAST_ONE = (
     "response_bytes_max",
     "head_bytes_max",
     "head_fields_max",
+    "framing_bytes_max",
     "connections_kept_max",
     "dns_threads_max",
     "headers_max",

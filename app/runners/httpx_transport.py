@@ -23,6 +23,7 @@ from app.runners.failures import (
     Progress,
     connect_error,
     dropped_error,
+    framing_error,
     protocol_error,
     tls_error,
     truncated_error,
@@ -37,6 +38,9 @@ _PHASES = {
 }
 # httpx imports these inside its first request, which would take half a second of its deadline.
 _LATE_MODULES = ("httpcore._backends.anyio", "anyio._backends._asyncio")
+# Read so much of a head at a time: interim answers that come in one piece are parsed in one go.
+_HEAD_PIECE_BYTES = 4096
+_CHUNK_FRAMING_BYTES = 5  # the least: a digit and two line ends
 # The backend is called inside a request without being told which one.
 _current: ContextVar["_Trip"] = ContextVar("current_trip")
 
@@ -66,6 +70,7 @@ class HttpxTransport(httpx.AsyncBaseTransport):
     def __init__(
         self, options: HttpRunnerOptions, *, dialer: Dialer, tls: ssl.SSLContext | None = None
     ) -> None:
+        self._options = options
         self._dialer = dialer
         self._inner = _inner_transport(options, tls=tls, proxy=None)
         for module in _LATE_MODULES:
@@ -79,7 +84,7 @@ class HttpxTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and return once the final answer's head is there."""
-        return await _handled(self._inner, request)
+        return await _handled(self._inner, request, options=self._options)
 
     async def aclose(self) -> None:
         """Close every connection; safe to call twice."""
@@ -101,6 +106,7 @@ class ProxyingTransport(httpx.AsyncBaseTransport):
         proxies: Mapping[str, str],
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._options = options
         self._direct = direct
         self._proxies = dict(proxies)
         self._through = {
@@ -117,7 +123,7 @@ class ProxyingTransport(httpx.AsyncBaseTransport):
             return await self._direct.handle_async_request(request)
         request.url = _ExactUrl(request)
         request.extensions.pop("target", None)
-        return await _handled(through, request)
+        return await _handled(through, request, options=self._options)
 
     async def aclose(self) -> None:
         """Close all ways; safe to call twice."""
@@ -194,6 +200,8 @@ class _BoundedStream:
         trip = _current.get(None)  # None: a body is being read
         if trip and trip.head_pending and trip.head_bytes > self._head_bytes_max:
             raise protocol_error(f"The answer's head is larger than {self._head_bytes_max} bytes")
+        if trip and trip.head_pending:
+            max_bytes = min(max_bytes, _HEAD_PIECE_BYTES)
         data: bytes = await self._inner.read(max_bytes, timeout)
         if trip and trip.head_pending and data:
             trip.head_bytes += len(data)
@@ -231,16 +239,26 @@ class _BoundedStream:
 
 
 class _TranslatingStream(httpx.AsyncByteStream):
-    """A body whose errors are ``DeliveryError``."""
+    """A body whose errors are ``DeliveryError``, of so many pieces at most.
 
-    def __init__(self, inner: httpx.AsyncByteStream, *, progress: Progress) -> None:
+    Its framing is not seen here; each chunk makes a piece.
+    """
+
+    def __init__(
+        self, inner: httpx.AsyncByteStream, *, progress: Progress, options: HttpRunnerOptions
+    ) -> None:
         self._inner = inner
         self._progress = progress
+        self._framing_bytes_max = options.framing_bytes_max
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks = aiter(self._inner)
         try:
+            framing_bytes = 0
             async for chunk in chunks:
+                framing_bytes += _CHUNK_FRAMING_BYTES
+                if framing_bytes > self._framing_bytes_max:
+                    raise framing_error()
                 yield chunk
         except DeliveryError:
             raise
@@ -255,7 +273,9 @@ class _TranslatingStream(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def _handled(inner: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+async def _handled(
+    inner: httpx.AsyncHTTPTransport, request: httpx.Request, *, options: HttpRunnerOptions
+) -> httpx.Response:
     progress: Progress = request.extensions.get("progress") or Progress()
     trip = _Trip(progress)
     request.extensions = {**request.extensions, "trace": trip.trace}
@@ -268,8 +288,11 @@ async def _handled(inner: httpx.AsyncHTTPTransport, request: httpx.Request) -> h
         raise _translated(error, progress) from error
     finally:
         _current.reset(token)
+    if len(response.headers.raw) > options.head_fields_max:
+        await response.aclose()
+        raise protocol_error(f"{progress.label} answered with too many headers")
     response.stream = _TranslatingStream(
-        cast("httpx.AsyncByteStream", response.stream), progress=progress
+        cast("httpx.AsyncByteStream", response.stream), progress=progress, options=options
     )
     return response
 
