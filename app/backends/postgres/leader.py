@@ -1,0 +1,189 @@
+"""The leader among replicas: whoever holds one advisory lock on a connection of its own.
+
+The lock says who ticks; the term, a row that grows with every new leader and is checked in each
+tick's transaction, fences off whoever only believes to. ``pg_locks`` (locktype ``advisory``) and
+``pg_stat_activity`` show the holder. The connection must reach PostgreSQL itself: behind a proxy
+that pools transactions a session's lock means nothing.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.db.unit_of_work import UnitOfWork, WriteConnection
+from app.domain.clock import Clock
+from app.domain.errors import StorageInUseError
+from app.repositories import leadership_repository
+
+log = structlog.get_logger(__name__)
+
+# "MySL", in ASCII: the lock's key in this database.
+LOCK_KEY = 0x4D79534C
+
+_TRY = sa.text("SELECT pg_try_advisory_lock(:key)")
+_PING = sa.text(
+    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    " AND classid = 0 AND objid = :key AND granted)"
+)
+# Silence is told by the database's own clock, from the holder's last statement.
+_SILENT = sa.text(
+    "SELECT a.pid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
+    " WHERE l.locktype = 'advisory' AND l.classid = 0 AND l.objid = :key AND l.granted"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND a.state_change < clock_timestamp() - make_interval(secs => :seconds)"
+)
+_END = sa.text("SELECT pg_terminate_backend(:pid)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderOptions:
+    """How a leader is kept and replaced."""
+
+    # The leader pings, and the others try the lock, this often.
+    every: timedelta = timedelta(seconds=1)
+    # A ping that takes longer is a lost connection.
+    ping_within: timedelta = timedelta(seconds=2)
+    # A holder that is silent for so long is cut off; it stops trusting itself a second before.
+    silence_max: timedelta = timedelta(seconds=10)
+    trust_margin: timedelta = timedelta(seconds=1)
+
+    def __post_init__(self) -> None:
+        """Check that a living leader is never taken for a silent one."""
+        if self.every + self.ping_within + self.trust_margin >= self.silence_max:
+            raise ValueError("silence_max must be longer than a ping's interval and patience")
+
+
+class PostgresLeader:
+    """Campaigns for the lead in ``run``; ``on_gain`` and ``on_loss`` begin and end the ticking.
+
+    ``on_gain`` is given the last sign of life of the leader before.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        unit_of_work: UnitOfWork,
+        owner: str,
+        clock: Clock,
+        options: LeaderOptions,
+    ) -> None:
+        self._engine = engine
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+        self._options = options
+        self._owner = owner
+        self._term = 0
+        self._trusted_until = 0.0
+        self._resigned = asyncio.Event()
+
+    @property
+    def owner(self) -> str:
+        """Name this process in the rows it claims; no other process ever has this name."""
+        return self._owner
+
+    @property
+    def fence(self) -> int:
+        """Tell the fence of this process's claims: its name is unique, so one is enough."""
+        return 1
+
+    @property
+    def is_leading(self) -> bool:
+        """Tell whether this process leads, as far as it can know."""
+        return self._term > 0 and self._clock.monotonic() < self._trusted_until
+
+    def guard(self, connection: WriteConnection) -> None:
+        """Refuse the open transaction unless this process leads."""
+        if not self.is_leading:
+            raise StorageInUseError(
+                "This process does not lead any more, or not yet; the replica that does goes on"
+            )
+        leadership_repository.guard_term(connection, term=self._term)
+
+    def resign(self) -> None:
+        """Give the lead up, and campaign no more."""
+        self._resigned.set()
+
+    async def run(
+        self,
+        on_gain: Callable[[datetime | None], Awaitable[None]],
+        on_loss: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Campaign and lead until resigned or cancelled; a lost connection begins anew."""
+        while not self._resigned.is_set():
+            try:
+                async with self._engine.connect() as connection:
+                    if await self._acquire(connection):
+                        await self._lead(connection, on_gain, on_loss)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("leader.disconnected", why=type(error).__name__)
+                await self._rest()
+
+    async def _acquire(self, connection: AsyncConnection) -> bool:
+        """Try for the lock until it is ours (True) or the campaign is over."""
+        standing_by = False
+        while not self._resigned.is_set():
+            async with asyncio.timeout(self._options.ping_within.total_seconds()):
+                if await connection.scalar(_TRY, {"key": LOCK_KEY}):
+                    return True
+                await self._cut_off_silent(connection)
+            if not standing_by:
+                standing_by = True
+                log.info("leader.standing_by", message="Lock not acquired, standing by")
+            await self._rest()
+        return False
+
+    async def _cut_off_silent(self, connection: AsyncConnection) -> None:
+        seconds = self._options.silence_max.total_seconds()
+        silent = await connection.scalar(_SILENT, {"key": LOCK_KEY, "seconds": seconds})
+        if silent is not None:
+            log.warning("leader.cut_off", pid=silent, silent_seconds=seconds)
+            await connection.scalar(_END, {"pid": silent})
+
+    async def _lead(
+        self,
+        connection: AsyncConnection,
+        on_gain: Callable[[datetime | None], Awaitable[None]],
+        on_loss: Callable[[], Awaitable[None]],
+    ) -> None:
+        await self._ping(connection)
+        self._term, last_beat = await self._unit_of_work.write(self._take)
+        log.info("leader.gained", term=self._term)
+        try:
+            await on_gain(last_beat)
+            while not self._resigned.is_set():
+                await self._rest()
+                await self._ping(connection)
+        finally:
+            term, self._term = self._term, 0
+            log.info("leader.lost", term=term, resigned=self._resigned.is_set())
+            await on_loss()
+
+    def _take(self, connection: WriteConnection) -> tuple[int, datetime | None]:
+        last_beat = leadership_repository.last_beat(connection)
+        now = self._clock.now()
+        term = leadership_repository.take_leadership(connection, holder=self._owner, now=now)
+        return term, last_beat
+
+    async def _ping(self, connection: AsyncConnection) -> None:
+        """Prove that the lock is still ours; trust in it begins before the question."""
+        asked = self._clock.monotonic()
+        async with asyncio.timeout(self._options.ping_within.total_seconds()):
+            if not await connection.scalar(_PING, {"key": LOCK_KEY}):
+                raise ConnectionResetError("the lock is no longer held")
+        trust = self._options.silence_max - self._options.trust_margin
+        self._trusted_until = asked + trust.total_seconds()
+
+    async def _rest(self) -> None:
+        """Wait for the next try or ping, or for the resignation."""
+        try:
+            async with asyncio.timeout(self._options.every.total_seconds()):
+                await self._resigned.wait()
+        except TimeoutError:
+            return
