@@ -38,15 +38,31 @@ _STATUSES: tuple[tuple[type[SchedulerError], HTTPStatus], ...] = (
 # The database is usually back, or a restart over, within this.
 _RETRY_AFTER_SECONDS = "5"
 _MEDIA_TYPE = "application/problem+json"
-_HTTP_CODES = {404: "path_not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_HTTP_CODES = {
+    404: "path_not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "request_too_large",
+    # main/connections.py refuses with these before there is a request.
+    431: "head_too_large",
+    503: "too_many_connections",
+}
+# The codes that no refusal of the domain has.
+_OWN_CODES = {
+    "malformed_request": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "bad_request": HTTPStatus.BAD_REQUEST,
+    "internal_error": HTTPStatus.INTERNAL_SERVER_ERROR,
+    **{code: HTTPStatus(status) for status, code in _HTTP_CODES.items()},
+}
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _MESSAGES_MAX = 3
 _PROBLEMS_MAX = 100
 
 _DESCRIPTIONS = {
     400: "The schedule is missing, impossible or never fires, or fields contradict each other.",
-    404: "There is no such job or execution.",
-    409: "The job exists already, or cannot run as it is.",
+    404: "There is no such job, execution or reason.",
+    408: "The body did not arrive in time.",
+    409: "The job exists already or cannot run as it is, or the execution has ended.",
     413: "The request is larger than the limit.",
     422: "A field is malformed.",
     500: "The service failed; its log has the details.",
@@ -55,7 +71,7 @@ _DESCRIPTIONS = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document the error answers of an endpoint; 500 and 503 belong to all.
+    """Document the error answers of an endpoint; 500 and 503 belong to all, 408 goes with 413.
 
     The schemas stand in place: what FastAPI makes of a ``model`` it puts under
     ``application/json``.
@@ -71,12 +87,16 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
                 }
             },
         }
-        for status in sorted({*statuses, 500, 503})
+        for status in sorted({*statuses, *_reading_errors(statuses), 500, 503})
     }
     answers[503]["headers"] = {
         "Retry-After": {"description": "Whole seconds to wait.", "schema": {"type": "integer"}}
     }
     return answers
+
+
+def _reading_errors(statuses: Sequence[int]) -> tuple[int, ...]:
+    return (HTTPStatus.REQUEST_TIMEOUT,) if HTTPStatus.REQUEST_ENTITY_TOO_LARGE in statuses else ()
 
 
 def _inlined(model: type[BaseModel]) -> dict[str, Any]:
@@ -90,9 +110,21 @@ def _inlined(model: type[BaseModel]) -> dict[str, Any]:
     return inlined
 
 
-def install_error_handlers(app: FastAPI, *, request_bytes_max: int) -> None:
-    """Make every refusal a problem document, that of a body above the limit too."""
+def http_statuses() -> dict[str, HTTPStatus]:
+    """Tell the HTTP status of each error code; of codes that only stop a start, the would-be one.
+
+    ``bad_request`` stands for 400 and any status that has no code of its own.
+    """
+    refusals = {
+        error.code: status for family, status in _STATUSES for error in family.__subclasses__()
+    }
+    return {**refusals, **_OWN_CODES}
+
+
+def install_error_handlers(app: FastAPI, *, request_bytes_max: int, body_seconds: float) -> None:
+    """Make every refusal a problem document, that of a body too large or too slow as well."""
     app.state.request_bytes_max = request_bytes_max
+    app.state.body_seconds = body_seconds
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -154,6 +186,9 @@ def _http_problem(request: Request, error: HTTPException, request_bytes_max: int
         case HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(_allowed_methods(request))
             detail = f"{request.method} is not possible here; use {headers['Allow']}"
+        case HTTPStatus.REQUEST_TIMEOUT:
+            headers["Connection"] = "close"
+            detail = "The request did not arrive in time; send it again"
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             detail = f"The request is too large; at most {request_bytes_max} bytes are accepted"
         case _:
@@ -171,6 +206,11 @@ def _allowed_methods(request: Request) -> list[str]:
 def _is_served(request: Request, method: str) -> bool:
     scope = {**request.scope, "method": method}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+
+def problem_bytes(status: HTTPStatus, *, code: str, detail: str) -> bytes:
+    """Write the problem document of a refusal that is made before there is an application."""
+    return bytes(_problem(status, detail, code, {}).body)
 
 
 def _problem(status: HTTPStatus, detail: str, code: str, headers: dict[str, str]) -> JSONResponse:

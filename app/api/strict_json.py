@@ -1,9 +1,10 @@
 """Request bodies are JSON as RFC 8259 has it: no NaN, no doubled keys, no bottomless nesting.
 
 What Python's parser lets pass but cannot be sent on, stored or answered faithfully ends here as a
-malformed request, before any model sees it.
+malformed request, before any model sees it. A body has a limit of bytes and one of time.
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -13,13 +14,20 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope
 
 # Said to FastAPI: its own limit answers in plain text, so that ours stands alone.
 NO_LIMIT = sys.maxsize
 
 
 class StrictJsonRequest(Request):
-    """A request whose ``json()`` is strict and whose body is limited."""
+    """A request whose ``json()`` is strict and whose body is limited.
+
+    A body that is not whole ``app.state.body_seconds`` after its head is refused (408).
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, _in_time(receive, scope["app"].state.body_seconds))
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Read the body; one larger than ``app.state.request_bytes_max`` is refused (413)."""
@@ -68,6 +76,23 @@ class StrictJsonRoute(APIRoute):
             return await handle(StrictJsonRequest(request.scope, request.receive))
 
         return handle_strictly
+
+
+def _in_time(receive: Receive, seconds: float) -> Receive:
+    deadline = asyncio.get_running_loop().time() + seconds
+    is_whole = False
+
+    async def receive_in_time() -> Message:
+        nonlocal is_whole
+        try:
+            async with asyncio.timeout_at(None if is_whole else deadline):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408) from error
+        is_whole = not message.get("more_body", False)
+        return message
+
+    return receive_in_time
 
 
 def _refuse_constant(_name: str) -> NoReturn:

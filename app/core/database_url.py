@@ -36,6 +36,13 @@ def check_database_url(url: str) -> str:
     return url
 
 
+def check_direct_url(url: str) -> str:
+    """Return ``url`` unchanged if it is empty or a PostgreSQL address; raises as above."""
+    if url and not url.startswith(("postgres://", "postgresql://", "postgresql+asyncpg://")):
+        raise ValueError("must be a PostgreSQL address, or be left out")
+    return check_database_url(url) if url else url
+
+
 def _check_sqlite(rest: str) -> None:
     path = rest.removeprefix("/")
     if not path or ":memory:" in path or "mode=memory" in path:

@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.core.database_url import check_database_url
+from app.core.database_url import check_database_url, check_direct_url
 from app.core.setting_texts import (
     check_egress_entries,
     check_host,
@@ -30,6 +30,15 @@ from app.runners.http_options import TransportKind
 from app.security.egress import EgressMode
 
 _MIB = 1024 * 1024
+
+
+class Role(StrEnum):
+    """What one replica does; the API answers in every role."""
+
+    ALL = "all"
+    API = "api"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
 
 
 class LogLevel(StrEnum):
@@ -97,7 +106,7 @@ class Settings(BaseSettings):
         Field(
             repr=False,
             description="Where jobs and their history are kept: a SQLite file, whose directory is "
-            "made. PostgreSQL can be migrated, but not served from in this version.",
+            "made, or a PostgreSQL database, which several replicas may share.",
         ),
     ] = "sqlite:///./data/jobs.db"
     timezone: Annotated[
@@ -132,6 +141,30 @@ class Settings(BaseSettings):
         Field(ge=0, le=65535, description="The port to listen on; 0 takes any free one."),
         Variable(names=("PORT",)),
     ] = 8003
+    database_direct_url: Annotated[
+        str,
+        AfterValidator(check_direct_url),
+        Variable(
+            names=("MYSCHEDULER_DATABASE_DIRECT_URL",),
+            allowed="postgresql://user:password@host:5432/database, or nothing",
+            secret=True,
+            empty=EmptyText.VALUE,
+        ),
+        Field(
+            repr=False,
+            description="The PostgreSQL server itself, where DATABASE_URL names a proxy that pools "
+            "transactions: the leader's lock and the wakeups need a session of their own.",
+        ),
+    ] = ""
+    role: Annotated[
+        Role,
+        BeforeValidator(fold_choice(Role)),
+        Variable(names=("MYSCHEDULER_ROLE",)),
+        Field(
+            description="What a replica on PostgreSQL does: api only answers, scheduler may lead, "
+            "worker sends, all does all of it.",
+        ),
+    ] = Role.ALL
     log_format: Annotated[
         LogFormat,
         BeforeValidator(fold_choice(LogFormat)),
@@ -167,6 +200,17 @@ class Settings(BaseSettings):
             "so that a slow target cannot take every place.",
         ),
     ] = 10
+    host_starts_per_second: Annotated[
+        float,
+        Variable(names=("MYSCHEDULER_HOST_STARTS_PER_SECOND",), unit="attempts a second"),
+        Field(
+            ge=0,
+            le=100_000,
+            allow_inf_nan=False,
+            description="How fast attempts start against one host, retries among them; "
+            "0 sets no limit.",
+        ),
+    ] = 0.0
     read_ahead_seconds: Annotated[
         float,
         Variable(names=("MYSCHEDULER_READ_AHEAD_SECONDS",), unit="seconds"),
@@ -189,6 +233,59 @@ class Settings(BaseSettings):
             "for jobs that do not say; beyond it the job's catch-up policy decides.",
         ),
     ] = 30.0
+    late_starts_per_second: Annotated[
+        float,
+        Variable(names=("MYSCHEDULER_LATE_STARTS_PER_SECOND",), unit="runs a second"),
+        Field(
+            ge=0,
+            le=100_000,
+            allow_inf_nan=False,
+            description="How fast runs start that were found more than 5 seconds late, after an "
+            "outage say, over all jobs, so that targets are not stormed; 0 sets no limit.",
+        ),
+    ] = 50.0
+    history_days: Annotated[
+        float,
+        Variable(names=("MYSCHEDULER_HISTORY_DAYS",), unit="days"),
+        Field(
+            ge=0.01,
+            le=36_500,
+            allow_inf_nan=False,
+            description="How long ended executions are kept. Counters stay when they go.",
+        ),
+    ] = 30.0
+    history_failed_days: Annotated[
+        float,
+        Variable(names=("MYSCHEDULER_HISTORY_FAILED_DAYS",), unit="days"),
+        Field(
+            ge=0.01,
+            le=36_500,
+            allow_inf_nan=False,
+            description="How long failed and unknown executions are kept; "
+            "never less than the others.",
+        ),
+    ] = 90.0
+    history_per_job: Annotated[
+        int,
+        Variable(names=("MYSCHEDULER_HISTORY_PER_JOB",), unit="executions"),
+        Field(
+            ge=1,
+            le=100_000_000,
+            description="How many ended executions of one job are kept at most; of those that "
+            "failed or are unknown as many again.",
+        ),
+    ] = 10_000
+    verify_every_seconds: Annotated[
+        float,
+        Variable(names=("MYSCHEDULER_VERIFY_EVERY_SECONDS",), unit="seconds"),
+        Field(
+            ge=0,
+            le=1_000_000,
+            allow_inf_nan=False,
+            description="How often the ledger is proven in the background: every due instant "
+            "since the last proof must have its row; 0 leaves it to requests and commands.",
+        ),
+    ] = 300.0
     http_transport: Annotated[
         TransportKind,
         BeforeValidator(fold_choice(TransportKind)),

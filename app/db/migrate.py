@@ -2,9 +2,11 @@
 
 The whole migration is one transaction under a lock (SQLite: BEGIN IMMEDIATE; PostgreSQL: an
 advisory lock): a second process that starts meanwhile waits, then finds nothing to do; a failure
-leaves the old schema. A database that a newer program migrated is refused.
+leaves the old schema. A database that a newer program migrated is refused, and so is one that a
+move (``db/move.py``) has not filled yet.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,12 +20,13 @@ from alembic.util.exc import CommandError
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError
 
+from app.db.move_marker import refuse_half_a_copy
 from app.db.session import DatabaseOptions, open_postgres, open_sqlite_writer
 from app.domain.errors import StorageUnavailableError
 from app.models.tables import metadata
 
-# "MyS", in ASCII: the key under which replicas take turns to migrate.
-_ADVISORY_LOCK = 0x4D7953
+# "MyS", in ASCII: the key under which replicas take turns to migrate, and wait for a move to end.
+MIGRATION_LOCK = 0x4D7953
 
 
 async def migrate(options: DatabaseOptions) -> list[str]:
@@ -34,11 +37,27 @@ async def migrate(options: DatabaseOptions) -> list[str]:
     """
     if options.is_sqlite:
         return _migrate_sqlite(options.sqlite_path)
+    return await _migrate_postgres(options, _upgrade_whole)
+
+
+async def migrate_target(options: DatabaseOptions) -> list[str]:
+    """Migrate the PostgreSQL database that a move begins or goes on to fill."""
+    return await _migrate_postgres(options, upgrade)
+
+
+def _upgrade_whole(connection: Connection) -> list[str]:
+    refuse_half_a_copy(connection)
+    return upgrade(connection)
+
+
+async def _migrate_postgres(
+    options: DatabaseOptions, apply: Callable[[Connection], list[str]]
+) -> list[str]:
     engine = open_postgres(options.url, connections=1)
     try:
         async with engine.begin() as connection:
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-            return await connection.run_sync(upgrade)
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            return await connection.run_sync(apply)
     except (sa.exc.SQLAlchemyError, OSError) as error:
         raise StorageUnavailableError(
             "The PostgreSQL database could not be opened or migrated; check DATABASE_URL, "

@@ -7,6 +7,7 @@ seconds of patience with another writer. Reads go through aiosqlite with ``query
 writer has a thread of its own (``db/unit_of_work.py``). PostgreSQL: asyncpg for both.
 """
 
+import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 _BUSY_TIMEOUT_MS = 5000
 _BUSY_RETRY_SECONDS = 0.01
@@ -53,7 +54,12 @@ class DatabaseOptions:
 
 
 def open_sqlite_writer(path: Path) -> Engine:
-    """Open the engine of the one writing connection; every transaction begins IMMEDIATE."""
+    """Open the engine of the one writing connection; every transaction begins IMMEDIATE.
+
+    Raises ``OSError`` if the file can only be read: SQLite would tell at the first write.
+    """
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OSError("it is read-only")
     engine = sa.create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=StaticPool,
@@ -91,6 +97,31 @@ def open_postgres_reader(url: str, *, connections: int) -> AsyncEngine:
         connections=connections,
         isolation_level="REPEATABLE READ",
         execution_options={"postgresql_readonly": True},
+    )
+
+
+def open_postgres_direct(url: str) -> AsyncEngine:
+    """Open an engine whose every connection is its own and commits each statement.
+
+    For what belongs to a session, such as an advisory lock. A dead peer is noticed within some
+    ten seconds.
+    """
+    address = make_url(url).set(drivername="postgresql+asyncpg")
+    return create_async_engine(
+        address,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
+        connect_args={
+            "timeout": 5,
+            "server_settings": {
+                "application_name": "myscheduler leader",
+                "tcp_keepalives_idle": "3",
+                "tcp_keepalives_interval": "2",
+                "tcp_keepalives_count": "3",
+                "lock_timeout": "5s",
+            },
+        },
     )
 
 

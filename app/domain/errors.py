@@ -5,10 +5,12 @@
     SchedulerError
     ├── NotFoundError
     │   ├── JobNotFoundError
-    │   └── ExecutionNotFoundError
+    │   ├── ExecutionNotFoundError
+    │   └── ReasonNotFoundError
     ├── ConflictError
     │   ├── JobExistsError
     │   ├── JobBrokenError
+    │   ├── ExecutionOverError
     │   └── IdempotencyKeyReusedError
     ├── InvalidError
     │   ├── InvalidScheduleError
@@ -58,6 +60,18 @@ class ExecutionNotFoundError(NotFoundError):
         super().__init__(f"Execution {execution_id} not found")
 
 
+class ReasonNotFoundError(NotFoundError):
+    """No reason and no error code has this name; ``meant`` is one that is spelled alike."""
+
+    code = "reason_not_found"
+
+    def __init__(self, meant: str | None) -> None:
+        hint = "" if meant is None else f"did you mean {meant}? "
+        super().__init__(
+            f"There is no reason or error code of this name; {hint}GET /api/v1/reasons lists all"
+        )
+
+
 class ConflictError(SchedulerError):
     """The change contradicts what is stored."""
 
@@ -85,6 +99,17 @@ class JobBrokenError(ConflictError):
         super().__init__(
             f"Job {job_id} is broken: its stored definition cannot be read; "
             "send the whole job again with replace_existing=true"
+        )
+
+
+class ExecutionOverError(ConflictError):
+    """The execution has ended, otherwise than by being cancelled."""
+
+    code = "execution_over"
+
+    def __init__(self, execution_id: str, status: str) -> None:
+        super().__init__(
+            f"Execution {execution_id} ended as {status} already and cannot be cancelled"
         )
 
 

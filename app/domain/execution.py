@@ -215,9 +215,9 @@ class Execution:
     """One row of the ledger, as history shows it.
 
     ``scheduled_until`` and ``instant_count`` describe a stretch: many instants that did not run
-    for one reason. ``started_at`` is the first attempt's start, ``finished_at`` the end; the
-    fields from ``http_status`` on are those of the last attempt. ``sequence`` orders rows by
-    birth.
+    for one reason. ``queued_at`` is when the row was written, ``started_at`` the first attempt's
+    start, ``finished_at`` the end; the fields from ``http_status`` on are those of the last
+    attempt. ``sequence`` orders rows by birth.
     """
 
     sequence: int
@@ -230,6 +230,7 @@ class Execution:
     scheduled_for: datetime
     scheduled_until: datetime | None
     instant_count: int
+    queued_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     next_attempt_at: datetime | None

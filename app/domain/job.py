@@ -24,6 +24,19 @@ class JobState(StrEnum):
     DELETED = "deleted"
 
 
+class Change(StrEnum):
+    """What made a new revision of a job."""
+
+    CREATED = "created"
+    EDITED = "edited"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    DELETED = "deleted"
+    BROKEN = "broken"
+    # The machine's clock was set back behind what the job has accounted for.
+    CLOCK_SET_BACK = "clock_set_back"
+
+
 class BodyType(StrEnum):
     """How a body is put on the wire."""
 
@@ -95,6 +108,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobPosition:
+    """A job's place in the list; ``next_run_us`` None: behind all that have a next run time."""
+
+    next_run_us: int | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DueJob:
     """What a tick needs of an active job whose next instant is near.
 
@@ -109,4 +130,6 @@ class DueJob:
     policy: RunPolicy
     anchor: datetime
     host: str
+    # Every due instant up to here has its ledger row.
+    cursor: datetime
     next_run_time: datetime

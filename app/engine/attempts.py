@@ -7,6 +7,7 @@ send (the process was suspended) that its lease could end before its deadline is
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -18,6 +19,18 @@ from app.engine.retries import conclude
 from app.repositories.run_repository import Ending
 
 log = structlog.get_logger(__name__)
+
+_WHO_STOPS: dict[Reason | None, str] = {
+    Reason.USER: "A user cancelled the execution",
+    Reason.OVERLAP: "The job's next run took its place",
+}
+
+
+@dataclass(slots=True)
+class Stop:
+    """Why an attempt's task was cancelled: on purpose, or (None) because the service stops."""
+
+    reason: Reason | None = None
 
 
 class Attempts:
@@ -32,32 +45,35 @@ class Attempts:
         self._lease_margin = lease_margin
         self._chance = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
-    async def make(self, run: ClaimedRun, released: Callable[[], None]) -> Ending:
+    async def make(self, run: ClaimedRun, stop: Stop, released: Callable[[], None]) -> Ending:
         """Make the attempt; ``released`` is called when the target is done with.
 
-        Never raises. A cancelled task's attempt ends as interrupted; its execution goes on later.
+        Never raises. A cancelled task's attempt ends as interrupted; its execution goes on later,
+        unless ``stop`` says why it ends with it.
         """
         try:
-            outcome = await self._run(run)
+            outcome = await self._run(run, stop)
         finally:
             released()
         return self._conclude(run, outcome)
 
-    def unsent(self, run: ClaimedRun, why: str) -> Ending:
-        """Give back a claimed run whose attempt never began."""
-        return self._conclude(run, interrupted(why, sent=False))
+    def unsent(self, run: ClaimedRun, reason: Reason | None) -> Ending:
+        """Give back a claimed run whose attempt never began; ``reason`` as in ``Stop``."""
+        return self._conclude(run, _ended_early(reason, sent=False))
 
-    async def _run(self, run: ClaimedRun) -> Outcome:
+    async def _run(self, run: ClaimedRun, stop: Stop) -> Outcome:
         attempt = run.attempt
         if self._clock.now() - attempt.started_at >= self._lease_margin:
             # Its lease could end before its deadline.
-            return interrupted("The service was suspended before the send", sent=False)
+            return _interrupted(
+                Reason.SHUTDOWN, "The service was suspended before the send", sent=False
+            )
         try:
             # A runner keeps its deadline by itself; this is for one that does not.
             async with asyncio.timeout((attempt.timeout + self._lease_margin / 2).total_seconds()):
                 return await self._runner.run(attempt)
         except asyncio.CancelledError:
-            return interrupted("The service stopped before the target had answered", sent=True)
+            return _ended_early(stop.reason, sent=True)
         except TimeoutError:
             log.exception("attempt.overran", job_id=attempt.job_id)
             return Outcome(
@@ -79,11 +95,18 @@ class Attempts:
             )
 
     def _conclude(self, run: ClaimedRun, outcome: Outcome) -> Ending:
-        return conclude(
-            run, outcome, owner=self._owner, ended_at=self._clock.now(), chance=self._chance
-        )
+        # A clock that is set back meanwhile must not let an attempt end before it began.
+        ended_at = max(self._clock.now(), run.attempt.started_at)
+        return conclude(run, outcome, owner=self._owner, ended_at=ended_at, chance=self._chance)
 
 
-def interrupted(why: str, *, sent: bool) -> Outcome:
+def _ended_early(reason: Reason | None, *, sent: bool) -> Outcome:
+    """Describe an attempt whose task was cancelled."""
+    moment = "the target had answered" if sent else "the request was sent"
+    who = _WHO_STOPS.get(reason, "The service stopped")
+    return _interrupted(reason or Reason.SHUTDOWN, f"{who} before {moment}", sent=sent)
+
+
+def _interrupted(reason: Reason, why: str, *, sent: bool) -> Outcome:
     """Describe an attempt that this process gave up; no retry is spent on it."""
-    return Outcome(kind=AttemptOutcome.INTERRUPTED, reason=Reason.SHUTDOWN, error=why, sent=sent)
+    return Outcome(kind=AttemptOutcome.INTERRUPTED, reason=reason, error=why, sent=sent)

@@ -32,7 +32,13 @@ def find_due_instants(job: DueJob, trigger: ScheduleTrigger, *, now: datetime) -
     while instant is not None and instant <= until:
         listed.append(instant)
         instant = trigger.next_after(instant)
-    return DueInstants(job=job, fire_times=tuple(listed), next_run_time=instant, elided=elided)
+    return DueInstants(
+        job=job,
+        fire_times=tuple(listed),
+        next_run_time=instant,
+        elided=elided,
+        left_out=trigger.left_out(job.cursor, listed[-1]),
+    )
 
 
 def find_stretch(trigger: ScheduleTrigger, *, after: datetime, until: datetime) -> Stretch | None:

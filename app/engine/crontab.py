@@ -9,7 +9,7 @@ Imports ``domain``, the shared grammar and cronsim; called by ``triggers.py``.
 
 import copy
 import re
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 from cronsim import CronSim, CronSimError
 
@@ -22,7 +22,7 @@ from app.engine.cron_items import (
     parse_value,
     split_items,
 )
-from app.engine.day_times import DayTimes, first_on_days
+from app.engine.day_times import DayTimes, days_in, first_on_days
 
 _MACROS = {
     "@yearly": "0 0 1 1 *",
@@ -61,7 +61,7 @@ class CrontabPattern:
             item.startswith("*") for item in f"{minute},{hour}".split(",")
         )
         self._template = _compile(normalised)
-        self._times = DayTimes(
+        self.times = DayTimes(
             hours=self._template.hours, minutes=self._template.minutes, seconds=(0,)
         )
 
@@ -70,7 +70,7 @@ class CrontabPattern:
 
         ``wall`` is naive, without a fraction.
         """
-        return first_on_days(wall, matches=self._matches, times=self._times, search=self.search)
+        return first_on_days(wall, matches=self._matches, times=self.times, search=self.search)
 
     def search(self, wall: datetime) -> datetime | None:
         """Do the same by cronsim alone."""
@@ -78,9 +78,9 @@ class CrontabPattern:
         search.dt = wall - _SECOND
         return next(search, None)
 
-    def times_on(self, day: date, begin: time, end: time | None) -> int:
-        """Count a day's matching times from ``begin`` to before ``end`` (None: to its end)."""
-        return self._times.count(begin, end) if self._matches(day) else 0
+    def days_between(self, first: date, end: date) -> list[date]:
+        """List the matching days from ``first`` to before ``end``."""
+        return days_in(first, end, matches=self._matches)
 
     def _matches(self, day: date) -> bool:
         return day.month in self._template.months and self._template.match_day(day)

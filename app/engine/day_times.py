@@ -4,16 +4,21 @@ Most rules match one of the next eight days, and then the next time is two look-
 what the libraries' step-by-step search costs. The libraries stay the judges of everything
 else, and of this path in the tests.
 
-Imports nothing of the program; called by ``crontab.py`` and ``triggers.py``. Datetimes are naive.
+Imports nothing of the program; called by ``crontab.py``, ``triggers.py`` and ``wall_clock.py``.
+Datetimes are naive.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 
 _ONE_DAY = timedelta(days=1)
 # A week and a day: every rule of weekdays alone is answered without a search.
 _NEAR_DAYS = 8
+_SECOND_US = 1_000_000
+_MINUTE_US = 60 * _SECOND_US
+_HOUR_US = 60 * _MINUTE_US
+_DAY_US = 24 * _HOUR_US
 
 
 class DayTimes:
@@ -33,6 +38,20 @@ class DayTimes:
         """Count the times from ``begin`` to before ``end`` (None: to the end of the day)."""
         all_of_them = len(self._hours) * len(self._minutes) * len(self._seconds)
         return (all_of_them if end is None else self._count_before(end)) - self._count_before(begin)
+
+    def list_us(self, begin: time, end: time | None) -> list[int]:
+        """List the times ``count`` counts in order, in microseconds since midnight."""
+        low, high = _us_of(begin), _DAY_US if end is None else _us_of(end)
+        minutes = [
+            hour * _HOUR_US + minute * _MINUTE_US
+            for hour in self._hours
+            if low - _HOUR_US < hour * _HOUR_US < high
+            for minute in self._minutes
+        ]
+        near = minutes[bisect_right(minutes, low - _MINUTE_US) : bisect_left(minutes, high)]
+        seconds = [second * _SECOND_US for second in self._seconds]
+        found = [minute + second for minute in near for second in seconds]
+        return found[bisect_left(found, low) : bisect_left(found, high)]
 
     def _count_before(self, moment: time) -> int:
         hours, minutes, seconds = self._hours, self._minutes, self._seconds
@@ -65,6 +84,10 @@ class DayTimes:
         return None
 
 
+def _us_of(moment: time) -> int:
+    return moment.hour * _HOUR_US + moment.minute * _MINUTE_US + moment.second * _SECOND_US
+
+
 def first_on_days(
     wall: datetime,
     *,
@@ -85,3 +108,9 @@ def first_on_days(
         if matches(day):
             return datetime.combine(day, times.earliest)
     return search(datetime.combine(day, time()))
+
+
+def days_in(first: date, end: date, *, matches: Callable[[date], bool]) -> list[date]:
+    """List the days from ``first`` to before ``end`` that ``matches`` accepts."""
+    days = map(date.fromordinal, range(first.toordinal(), end.toordinal()))
+    return [day for day in days if matches(day)]

@@ -16,9 +16,9 @@ import structlog
 from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock, to_us
 from app.domain.errors import UnavailableError
-from app.domain.execution import ClaimedRun, ExecutionStatus, WaitingRun
+from app.domain.execution import ClaimedRun, ExecutionStatus, Reason, WaitingRun
 from app.domain.ids import ExecutionId, JobId
-from app.engine.attempts import Attempts
+from app.engine.attempts import Attempts, Stop
 from app.engine.ports import Leader
 from app.engine.ready_queue import ReadyQueue
 from app.engine.recorder import Recorder
@@ -39,12 +39,16 @@ class DispatcherOptions:
     concurrency: int = 200
     # Attempts at once to one host and port, so that one slow target cannot take all slots.
     host_concurrency: int = 10
+    # Least time between two starts to one host and port; none: as fast as they come.
+    host_gap: timedelta = timedelta(0)
     # Waiting runs held in memory (about 0.5 KiB each); the rest stays in the database.
     ready_max: int = 20_000
     # Of which so many of one job at most, so that one backlog cannot keep all others out.
     ready_max_per_job: int = 500
     # How often the database is looked at again for what did not fit.
     refill_every: timedelta = timedelta(milliseconds=500)
+    # How often, at most, it is looked at because another process says that runs wait.
+    look_every: timedelta = timedelta(milliseconds=100)
     # How far ahead retries are held in memory, and how often the database is swept for more.
     horizon: timedelta = timedelta(seconds=60)
     sweep_every: timedelta = timedelta(seconds=20)
@@ -59,6 +63,20 @@ class DispatcherOptions:
             raise ValueError("concurrency, host_concurrency and ready_max must be at least 1")
         if self.sweep_every >= self.horizon:
             raise ValueError("sweeps must come more often than the horizon is long")
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """An attempt that is being made, and how it is told to end."""
+
+    run: ClaimedRun
+    task: asyncio.Task[None]
+    stop: Stop
+
+    def end(self, reason: Reason) -> None:
+        """End it for good, closing its connection."""
+        self.stop.reason = reason
+        self.task.cancel()
 
 
 class Dispatcher:
@@ -86,11 +104,13 @@ class Dispatcher:
             host_slots=options.host_concurrency,
             size_max=options.ready_max,
             job_size_max=options.ready_max_per_job,
+            host_gap=options.host_gap,
         )
-        self._running: dict[ExecutionId, tuple[ClaimedRun, asyncio.Task[None]]] = {}
+        self._running: dict[ExecutionId, _UnderWay] = {}
         self._unrecorded: set[ExecutionId] = set()
         self._sending: set[ExecutionId] = set()
         self._overflowed = False
+        self._read_again = self._asked = False
         self._swept_at = clock.monotonic()
         self._claiming = True
         self._claim_lock = asyncio.Lock()
@@ -126,20 +146,37 @@ class Dispatcher:
         self._news.set()
 
     def cancel(self, job_ids: Collection[JobId]) -> None:
-        """End the attempts of jobs that are under way, closing their connections.
+        """End the attempts of jobs that must make way, closing their connections.
 
         Their rows say already why no attempt follows (``stop_reason``).
         """
-        for run, task in list(self._running.values()):
-            if run.attempt.job_id in job_ids:
-                task.cancel()
+        for under_way in list(self._running.values()):
+            if under_way.run.attempt.job_id in job_ids:
+                under_way.end(Reason.OVERLAP)
+
+    def cancel_run(self, execution_id: ExecutionId, reason: Reason) -> None:
+        """End the attempt of one execution, if this process makes it; its row says why already."""
+        under_way = self._running.get(execution_id)
+        if under_way is not None:
+            under_way.end(reason)
+
+    def look(self) -> None:
+        """Look soon for what waits in the database: another process says that something does."""
+        self._asked = True
+        self._news.set()
+
+    def read_again(self) -> None:
+        """Read from the database what is not ready yet: its times have changed there."""
+        self._ready.drop_later()
+        self._read_again = True
+        self._news.set()
 
     async def run(self) -> None:
         """Claim and start runs, until cancelled; raises what the database raises on a sweep."""
         sweep_at = self._clock.monotonic()
         while True:
             self._news.clear()
-            if self._clock.monotonic() >= sweep_at or self._may_refill():
+            if self._clock.monotonic() >= sweep_at or self._read_again or self._may_look():
                 await self._sweep()
                 sweep_at = self._clock.monotonic() + self._options.sweep_every.total_seconds()
             async with self._claim_lock:
@@ -158,7 +195,7 @@ class Dispatcher:
         async with self._claim_lock:
             # A claim under way is committed or refused by now; what it took is given back unsent.
             pass
-        running = [task for _, task in self._running.values()]
+        running = [under_way.task for under_way in self._running.values()]
         if running:
             _, late = await asyncio.wait(running, timeout=grace.total_seconds())
             for task in late:
@@ -173,6 +210,8 @@ class Dispatcher:
         Never for long: the wall clock, by which retries come due, may step.
         """
         seconds = min(until - self._clock.monotonic(), _WAIT_MAX.total_seconds())
+        if self._asked:
+            seconds = min(seconds, self._options.look_every.total_seconds())
         due = self._ready.next_time()
         if due is not None and self._claiming:
             seconds = min(seconds, (due - self._clock.now()).total_seconds())
@@ -182,15 +221,19 @@ class Dispatcher:
         except TimeoutError:
             return
 
-    def _may_refill(self) -> bool:
-        """Tell whether runs that did not fit may be looked for again; not all the time."""
-        rested = (
-            self._clock.monotonic() - self._swept_at >= self._options.refill_every.total_seconds()
-        )
-        return self._overflowed and rested and len(self._ready) < self._options.ready_max // 2
+    def _may_look(self) -> bool:
+        """Tell whether more runs may be looked for in the database; not all the time."""
+        if self._asked and self._rested(self._options.look_every):
+            return True
+        room = len(self._ready) < self._options.ready_max // 2
+        return self._overflowed and room and self._rested(self._options.refill_every)
+
+    def _rested(self, pause: timedelta) -> bool:
+        return self._clock.monotonic() - self._swept_at >= pause.total_seconds()
 
     async def _sweep(self) -> None:
         """Take in what waits in the database; runs whose job cannot be read are ended."""
+        self._read_again = self._asked = False
         self._swept_at = self._clock.monotonic()
         until = self._clock.now() + self._options.horizon
         limit, per_job = self._options.ready_max, self._options.ready_max_per_job
@@ -238,7 +281,7 @@ class Dispatcher:
         """Commit the intent of a batch of attempts (runs in the writer's thread)."""
         claim = Claim(
             owner=self._leader.owner,
-            fence=self._leader.term,
+            fence=self._leader.fence,
             now=self._clock.now(),
             lease_margin=self._options.lease_margin,
         )
@@ -261,25 +304,25 @@ class Dispatcher:
         execution_id = run.attempt.execution_id
         self._unrecorded.add(execution_id)
         if not self._claiming:
-            self._give_back(run)
+            self._give_back(run, None)
             return
-        task = self._tasks.spawn(self._make(run), name=f"attempt {execution_id}")
-        self._running[execution_id] = (run, task)
-        task.add_done_callback(lambda done: self._check_ended(run, done))
+        stop = Stop()
+        task = self._tasks.spawn(self._make(run, stop), name=f"attempt {execution_id}")
+        self._running[execution_id] = _UnderWay(run, task, stop)
+        task.add_done_callback(lambda done: self._check_ended(run, stop, done))
 
-    def _check_ended(self, run: ClaimedRun, done: asyncio.Task[None]) -> None:
+    def _check_ended(self, run: ClaimedRun, stop: Stop, done: asyncio.Task[None]) -> None:
         """Return a claimed run whose task ended without an ending: before its first step, say."""
         if done.cancelled() or done.exception() is not None:
-            self._give_back(run)
+            self._give_back(run, stop.reason)
 
-    def _give_back(self, run: ClaimedRun) -> None:
+    def _give_back(self, run: ClaimedRun, reason: Reason | None) -> None:
         """Return a claimed run of which nothing was sent."""
         self._released(run)
-        ending = self._attempts.unsent(run, "The service stopped before the request was sent")
-        self._recorder.put(run, ending)
+        self._recorder.put(run, self._attempts.unsent(run, reason))
 
-    async def _make(self, run: ClaimedRun) -> None:
-        ending = await self._attempts.make(run, lambda: self._released(run))
+    async def _make(self, run: ClaimedRun, stop: Stop) -> None:
+        ending = await self._attempts.make(run, stop, lambda: self._released(run))
         self._recorder.put(run, ending)
 
     def _released(self, run: ClaimedRun) -> None:

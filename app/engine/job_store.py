@@ -17,6 +17,7 @@ from apscheduler.jobstores.base import BaseJobStore
 from apscheduler.triggers.base import BaseTrigger
 
 from app.domain.ids import JobId
+from app.engine.left_out import LeftOut
 from app.engine.tick import DueInstants
 from app.engine.window import WaitingJob, Window
 
@@ -129,9 +130,22 @@ class _TickTrigger(BaseTrigger):
 
 
 def _found(tick: OpenTick, job_id: str, waiting: WaitingJob) -> DueInstants:
+    fire_times = tick.fire_times.get(job_id, (waiting.job.next_run_time,))
+    left_out = _left_out(tick, waiting, fire_times[-1])
     return DueInstants(
         job=waiting.job,
-        fire_times=tick.fire_times.get(job_id, (waiting.job.next_run_time,)),
+        fire_times=fire_times,
         next_run_time=tick.next_run_times.get(job_id),
+        left_out=left_out,
         problem=tick.problems.get(JobId(job_id)),
     )
+
+
+def _left_out(tick: OpenTick, waiting: WaitingJob, last: datetime) -> tuple[LeftOut, ...]:
+    """Find what the zone's clock made void up to ``last``; a failure is a problem of the job."""
+    try:
+        return waiting.trigger.left_out(waiting.job.cursor, last)
+    except Exception as error:
+        log.exception("schedule.failed", job_id=waiting.job.id)
+        tick.problems[waiting.job.id] = f"its schedule fails with {type(error).__name__}"
+        return ()

@@ -23,6 +23,7 @@ from app.domain.errors import UnavailableError
 from app.domain.execution import ExecutionStatus, NewExecution, Reason, WaitingRun
 from app.domain.ids import JobId
 from app.domain.job import DueJob
+from app.engine.pacer import Pacer
 from app.engine.ports import Leader
 from app.engine.tick import DueInstants, JobPlan, Moment, plan_job
 from app.repositories import execution_repository, job_repository
@@ -70,12 +71,14 @@ class Ledger:
         leader: Leader,
         clock: Clock,
         options: LedgerOptions,
+        pacer: Pacer,
         on_commit: Callable[[Committed], None],
     ) -> None:
         self._unit_of_work = unit_of_work
         self._leader = leader
         self._clock = clock
         self._options = options
+        self._pacer = pacer
         self._on_commit = on_commit
         self._up_since = clock.now()
         self._pending: list[DueInstants] = []
@@ -83,6 +86,15 @@ class Ledger:
         self._broken: dict[JobId, BrokenJob] = {}
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
+        self._idle.set()
+
+    def begin(self) -> None:
+        """Begin anew, as the process that leads from now on; what was accepted before is void."""
+        self._up_since = self._clock.now()
+        self._pending.clear()
+        self._writing = []
+        self._broken.clear()
+        self._news.clear()
         self._idle.set()
 
     def submit(self, found: Sequence[DueInstants]) -> None:
@@ -173,6 +185,7 @@ class Ledger:
             if plan is None:
                 _break(connection, _unplannable(found), committed, now=moment.now)
                 continue
+            plan.rows = self._pacer.place(plan.rows, now=moment.now)
             rows += plan.rows
             advances.append(_advance(found))
             _note(committed, found, plan)
@@ -243,7 +256,8 @@ def _note(committed: Committed, found: DueInstants, plan: JobPlan) -> None:
     if found.next_run_time is None:
         committed.finished.append(job.id)
     else:
-        committed.advanced.append(replace(job, next_run_time=found.next_run_time))
+        advanced = replace(job, cursor=found.last, next_run_time=found.next_run_time)
+        committed.advanced.append(advanced)
 
 
 def _advance(found: DueInstants) -> Advance:

@@ -5,6 +5,7 @@ from typing import Protocol
 from app.db.unit_of_work import WriteConnection
 from app.domain.events import Event
 from app.domain.execution import Attempt, Outcome
+from app.domain.ids import ExecutionId, JobId
 
 
 class Runner(Protocol):
@@ -32,8 +33,8 @@ class Leader(Protocol):
         ...
 
     @property
-    def term(self) -> int:
-        """Tell the term this process leads under; also the fence of its claims."""
+    def fence(self) -> int:
+        """Tell the fence of this process's claims: with its name it is no other process's."""
         ...
 
     def guard(self, connection: WriteConnection) -> None:
@@ -46,4 +47,27 @@ class Subscriber(Protocol):
 
     def __call__(self, event: Event) -> None:
         """Take note of one event."""
+        ...
+
+
+class Wakeups(Protocol):
+    """Tells the other processes on this database what they would otherwise find out by looking.
+
+    Hints only: each returns at once, and may be lost.
+    """
+
+    def job_changed(self, job_id: JobId) -> None:
+        """A job was created, changed, deleted or triggered."""
+        ...
+
+    def runs_waiting(self) -> None:
+        """Runs wait for a worker."""
+        ...
+
+    def cancel_job(self, job_id: JobId) -> None:
+        """A job's attempts under way are to end, wherever they run; their rows say why."""
+        ...
+
+    def cancel_run(self, execution_id: ExecutionId) -> None:
+        """One attempt under way is to end, wherever it runs; its row says why."""
         ...

@@ -2,13 +2,14 @@
 
 A pure data structure; the rows in the database stay the truth, and what does not fit here is read
 from there later. Hosts take turns; within a host the longest waiting goes first. A run whose job
-has no free slot steps aside until one is released, so it blocks nobody behind it.
+has no free slot steps aside until one is released, so it blocks nobody behind it. A host that had
+its start for now rests until the next is allowed.
 """
 
 import heapq
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.domain.execution import WaitingRun
@@ -18,7 +19,14 @@ from app.domain.ids import ExecutionId, JobId
 class ReadyQueue:
     """Orders waiting runs; ``take`` reserves host and job slots that must be released again."""
 
-    def __init__(self, *, host_slots: int, size_max: int, job_size_max: int) -> None:
+    def __init__(
+        self,
+        *,
+        host_slots: int,
+        size_max: int,
+        job_size_max: int,
+        host_gap: timedelta = timedelta(0),
+    ) -> None:
         self._host_slots = host_slots
         self._size_max = size_max
         self._job_size_max = job_size_max
@@ -30,6 +38,10 @@ class ReadyQueue:
         self._turns: OrderedDict[str, deque[WaitingRun]] = OrderedDict()
         self._full: dict[str, deque[WaitingRun]] = {}
         self._aside: dict[JobId, deque[WaitingRun]] = {}
+        # Hosts whose next start is not allowed yet, and when it is.
+        self._pace = _HostPace(host_gap)
+        self._resting: dict[str, deque[WaitingRun]] = {}
+        self._rest_ends: list[tuple[datetime, str]] = []
         self._busy_hosts: Counter[str] = Counter()
         self._busy_jobs: Counter[JobId] = Counter()
 
@@ -62,9 +74,23 @@ class ReadyQueue:
             heapq.heappush(self._later, (run.next_attempt_at, self._arrivals, run))
         return all_fit
 
+    def drop_later(self) -> None:
+        """Let go of the runs that are not ready yet, and of hosts' rests; the clock has changed."""
+        for _, _, run in self._later:
+            self._known.discard(run.id)
+            _decrease(self._held, run.job_id)
+        self._later.clear()
+        self._rest_ends.clear()
+        while self._resting:
+            self._place(*self._resting.popitem())
+
     def next_time(self) -> datetime | None:
-        """Tell when the next run that is not ready yet becomes so."""
-        return self._later[0][0] if self._later else None
+        """Tell when the next run that is not ready yet becomes so, or the next host."""
+        times = [
+            *(run[0] for run in self._later[:1]),
+            *(rest[0] for rest in self._rest_ends[:1]),
+        ]
+        return min(times, default=None)
 
     def take(self, limit: int, now: datetime) -> list[WaitingRun]:
         """Take up to ``limit`` runs that may start, reserving their slots; hosts take turns."""
@@ -72,11 +98,16 @@ class ReadyQueue:
         taken: list[WaitingRun] = []
         while len(taken) < limit and self._turns:
             host, queue = self._turns.popitem(last=False)
+            if not self._pace.allows(host, now):
+                self._resting[host] = queue
+                heapq.heappush(self._rest_ends, (self._pace.free_at(host), host))
+                continue
             run = self._next_of(queue)
             if run is None:
                 continue
             self._known.discard(run.id)
             _decrease(self._held, run.job_id)
+            self._pace.took(host, now)
             self._busy_hosts[host] += 1
             self._busy_jobs[run.job_id] += 1
             taken.append(run)
@@ -105,11 +136,16 @@ class ReadyQueue:
         while self._later and self._later[0][0] <= now:
             _, _, run = heapq.heappop(self._later)
             self._queue_of(run.host).append(run)
+        while self._rest_ends and self._rest_ends[0][0] <= now:
+            _, host = heapq.heappop(self._rest_ends)
+            self._place(host, self._resting.pop(host))
 
     def _queue_of(self, host: str) -> deque[WaitingRun]:
         queue = self._turns.get(host)
         if queue is None:
             queue = self._full.get(host)
+        if queue is None:
+            queue = self._resting.get(host)
         if queue is None:
             queue = deque()
             self._place(host, queue)
@@ -136,3 +172,29 @@ def _decrease(counter: Counter[Any], key: object) -> None:
     counter[key] -= 1
     if counter[key] <= 0:
         del counter[key]
+
+
+class _HostPace:
+    """Keeps starts to one host at least a gap apart; no gap: no pace."""
+
+    def __init__(self, gap: timedelta) -> None:
+        self._gap = gap
+        self._free_at: OrderedDict[str, datetime] = OrderedDict()
+
+    def allows(self, host: str, now: datetime) -> bool:
+        """Tell whether a host may have a start; a time beyond one gap is an older clock's."""
+        free_at = self._free_at.get(host)
+        return free_at is None or not now < free_at <= now + self._gap
+
+    def free_at(self, host: str) -> datetime:
+        """Tell when a host that may not may."""
+        return self._free_at[host]
+
+    def took(self, host: str, now: datetime) -> None:
+        """Note a start; forget the hosts that may have one again."""
+        if not self._gap:
+            return
+        self._free_at[host] = now + self._gap
+        self._free_at.move_to_end(host)
+        while next(iter(self._free_at.values())) <= now:
+            self._free_at.popitem(last=False)

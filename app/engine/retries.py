@@ -18,6 +18,8 @@ from app.domain.execution import (
 from app.domain.policies import OnCrash, RetryPolicy
 from app.repositories.run_repository import Ending
 
+# Interrupted for good: a user cancelled the execution, or the job's next run took its place.
+_ENDED_ON_PURPOSE = frozenset({Reason.USER, Reason.OVERLAP})
 # Jitter on top of a wait, as a share of it: a wait is never shorter than asked.
 _JITTER_SHARE = 0.2
 # 4xx answers that ask for another try, if they say when or the job lists them (RFC 9110, RFC 8470).
@@ -34,7 +36,8 @@ def conclude(
     """Say what ``outcome`` does to its execution: complete it, fail it, or try again and when.
 
     An interrupted attempt (the service stopped) is put back at once and spends no retry; but if its
-    request may have left and the job wants no repetition, its end is unknown.
+    request may have left and the job wants no repetition, its end is unknown. One that was ended on
+    purpose is the last.
     """
     status, reason, next_at, retries = _decide(run, outcome, ended_at, chance)
     return Ending(
@@ -87,9 +90,9 @@ def _decide(
     if outcome.succeeded:
         return ExecutionStatus.COMPLETED, None, None, retries
     if outcome.kind is AttemptOutcome.INTERRUPTED:
-        if outcome.sent and run.policy.on_crash is OnCrash.FAIL:
-            return ExecutionStatus.UNKNOWN, outcome.reason, None, retries
-        return ExecutionStatus.RETRYING, outcome.reason, ended_at, retries
+        status = _after_interruption(run, outcome)
+        again = ended_at if status is ExecutionStatus.RETRYING else None
+        return status, outcome.reason, again, retries
     if not wants_retry(outcome, policy):
         return ExecutionStatus.FAILED, outcome.reason, None, retries
     if stop_after_attempt(policy.max_retries + 1)(_state(retries + 1)):
@@ -97,6 +100,14 @@ def _decide(
         return ExecutionStatus.FAILED, exhausted, None, retries
     wait = wait_before(policy, retry=retries + 1, asked=outcome.retry_after, chance=chance)
     return ExecutionStatus.RETRYING, outcome.reason, ended_at + wait, retries + 1
+
+
+def _after_interruption(run: ClaimedRun, outcome: Outcome) -> ExecutionStatus:
+    if outcome.reason in _ENDED_ON_PURPOSE:
+        return ExecutionStatus.CANCELLED
+    if outcome.sent and run.policy.on_crash is OnCrash.FAIL:
+        return ExecutionStatus.UNKNOWN
+    return ExecutionStatus.RETRYING
 
 
 def _state(attempt_number: int) -> RetryCallState:

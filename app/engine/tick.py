@@ -16,12 +16,16 @@ from app.domain.execution import Cause, ExecutionStatus, NewExecution, Reason
 from app.domain.ids import ExecutionId, execution_id_for
 from app.domain.job import DueJob
 from app.domain.policies import CatchUp, OverlapPolicy
+from app.engine.left_out import LeftOut, LeftOutKind
 from app.engine.triggers import jitter_delay
 
 # Not-run instants written as rows of their own; longer runs become one stretch.
 ROWS_MAX = 10
 # Executions of one job that may wait for their turn under ``queue_all``.
 QUEUE_MAX = 1000
+
+
+_VOID_REASONS = {LeftOutKind.GAP: Reason.DST_GAP, LeftOutKind.FOLD: Reason.DST_FOLD}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,8 @@ class Stretch:
 class DueInstants:
     """All due instants of one job that one pass found, and where its schedule goes on.
 
-    ``elided`` are instants older than ``fire_times`` when there were too many to list.
+    ``elided`` are instants older than ``fire_times`` when there were too many to list;
+    ``left_out`` are local times up to the last instant that the zone's clock made void.
     ``problem`` is set when the schedule could not be followed; then the job is broken.
     """
 
@@ -45,6 +50,7 @@ class DueInstants:
     fire_times: tuple[datetime, ...]
     next_run_time: datetime | None
     elided: Stretch | None = None
+    left_out: tuple[LeftOut, ...] = ()
     problem: str | None = None
 
     @property
@@ -75,7 +81,17 @@ def plan_job(found: DueInstants, open_runs: Counter[ExecutionStatus], moment: Mo
     late, on_time = _split(found, moment)
     _plan_misfires(plan, found, late, moment=moment, superseded=bool(on_time))
     _plan_starts(plan, found.job, on_time, open_runs)
+    plan.rows += plan_left_out(found.job, found.left_out)
     return plan
+
+
+def plan_left_out(job: DueJob, left_out: Sequence[LeftOut]) -> list[NewExecution]:
+    """Make the rows of local times that a jump of the zone's clock made void."""
+    plan = JobPlan()
+    for kind, reason in _VOID_REASONS.items():
+        instants = [void.at for void in left_out if void.kind is kind]
+        _add_not_run(plan, job, instants, ExecutionStatus.SKIPPED, reason)
+    return plan.rows
 
 
 def _split(found: DueInstants, moment: Moment) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:

@@ -1,21 +1,20 @@
 """Transitions: where a zone's clock jumps, and which wall clock times each jump touches.
 
-Imports ``wall_clock.py`` and the standard library. Called by ``occurrences.py`` and
-``simulation.py``, and by the texts of schedules, which speak of jumps only where there are any.
+Imports ``wall_clock.py`` and the standard library. Called by ``occurrences.py``, ``left_out.py``
+and ``simulation.py``, and by the texts of schedules, which speak of jumps only where there are any.
 
 Instants are aware and in UTC; a ``wall`` is naive, what the zone's clocks show.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 
-from app.engine.wall_clock import WallPattern, zone_segments
+from app.engine.wall_clock import WallPattern, count_walls, zone_segments
 from app.engine.zones import load_zone
 
-_ONE_DAY = timedelta(days=1)
 _SECOND = timedelta(seconds=1)
 # Years looked at to tell whether a zone's clock jumps at all: rules have been known to pause a
 # year or two, not ten.
@@ -98,7 +97,7 @@ def walls_inside(
         listed.append(wall)
     else:
         return listed, 0
-    total = _count_walls(pattern, transition.first_wall, transition.end_wall)
+    total = count_walls(pattern, transition.first_wall, transition.end_wall)
     return listed, total - len(listed)
 
 
@@ -117,19 +116,3 @@ def _walls(pattern: WallPattern, begin: datetime, end: datetime) -> Iterator[dat
     while wall is not None and wall < end:
         yield wall
         wall = pattern.first_from(wall + _SECOND)
-
-
-def _count_walls(pattern: WallPattern, begin: datetime, end: datetime) -> int:
-    total, day = 0, begin.date()
-    while day <= end.date():
-        total += pattern.times_on(day, _clip_begin(day, begin), _clip_end(day, end))
-        day += _ONE_DAY
-    return total
-
-
-def _clip_begin(day: date, begin: datetime) -> time:
-    return begin.time() if day == begin.date() else time.min
-
-
-def _clip_end(day: date, end: datetime) -> time | None:
-    return end.time() if day == end.date() else None

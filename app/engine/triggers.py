@@ -1,8 +1,8 @@
 """Triggers: what turns a schedule into UTC instants, as APScheduler and the rest of the engine ask.
 
-Imports ``domain``, the dialects (``cron_fields.py``, ``crontab.py``), ``wall_clock.py`` and
-APScheduler's base class and cron evaluator. Called by the services (is a schedule valid, when does
-it fire next), by the read-ahead and by the job store.
+Imports ``domain``, the dialects (``cron_fields.py``, ``crontab.py``), ``wall_clock.py``,
+``left_out.py`` and APScheduler's base class and cron evaluator. Called by the services (is a
+schedule valid, when does it fire next), by the read-ahead, by the job store and by the ledger.
 
 All instants are aware and in UTC. A trigger never changes after it is made and may be shared
 between jobs and threads. Jitter delays a start; it never moves a fire time.
@@ -30,7 +30,8 @@ from app.domain.schedule import (
 )
 from app.engine.cron_fields import follows_elapsed_time, listed_values, normalise_cron_fields
 from app.engine.crontab import CrontabPattern
-from app.engine.day_times import DayTimes, first_on_days
+from app.engine.day_times import DayTimes, days_in, first_on_days
+from app.engine.left_out import LeftOut, find_left_out
 from app.engine.wall_clock import LAST_YEAR, WallClock, WallPattern
 from app.engine.zones import load_zone
 
@@ -46,6 +47,7 @@ __all__ = [
 
 PERIOD_MIN = timedelta(seconds=1)
 PERIOD_MAX = timedelta(days=3660)  # ten years, whichever leap days they hold
+_ONE_DAY = timedelta(days=1)
 _INSTANT = timedelta(microseconds=1)  # the grain of time here: strictly after = at or after + this
 
 
@@ -60,15 +62,20 @@ class _Source(Protocol):
         """Count the rule's instants from ``begin`` to ``end``, both included."""
         ...
 
+    def list_us(self, begin: datetime, end: datetime) -> list[int]:
+        """List those instants in order, in microseconds since 1970 UTC."""
+        ...
+
 
 class ScheduleTrigger(BaseTrigger):
     """The instants of one schedule, in order, each once."""
 
-    __slots__ = ("_end_at", "_source", "_start_at", "schedule")
+    __slots__ = ("_clock", "_end_at", "_source", "_start_at", "schedule")
 
     def __init__(self, *, schedule: Schedule, source: _Source) -> None:
         self.schedule = schedule
         self._source = source
+        self._clock = source if isinstance(source, WallClock) and source.leaves_out else None
         self._start_at = schedule.start_at and schedule.start_at.astimezone(UTC)
         self._end_at = schedule.end_at and schedule.end_at.astimezone(UTC)
 
@@ -103,13 +110,39 @@ class ScheduleTrigger(BaseTrigger):
         Whole days far from the zone's jumps are counted at once: a month of seconds takes a
         millisecond.
         """
-        begin = (after + _INSTANT).astimezone(UTC)
+        begin, end = self._bound(after, until)
+        return self._source.count(begin, end) if begin <= end else 0
+
+    def list_us(self, after: datetime, until: datetime) -> list[int]:
+        """List the instants that ``count`` counts, in order, in microseconds since 1970 UTC.
+
+        Whole days far from the zone's jumps are listed at once: a day of seconds takes some
+        milliseconds. Nothing bounds the list but the span; ``count`` tells its length first.
+        """
+        begin, end = self._bound(after, until)
+        return self._source.list_us(begin, end) if begin <= end else []
+
+    def left_out(self, after: datetime, until: datetime) -> tuple[LeftOut, ...]:
+        """List the local times that the zone's clock makes void, in the order of their ``at``.
+
+        Those after one aware instant up to and including another. Only fixed times can be void,
+        by ``dst_gap=skip`` and by a ``dst_fold`` other than ``both``. ``at`` is no instant of the
+        trigger. Far from a jump of the zone the answer costs a microsecond.
+        """
+        clock = self._clock
+        if clock is None or clock.is_quiet(after, until):
+            return ()
+        begin, end = self._bound(after, until)
+        return find_left_out(clock, begin, end)
+
+    def _bound(self, after: datetime, until: datetime) -> tuple[datetime, datetime]:
+        """Return the first and last moment, in UTC, that lie in a span and in the schedule."""
+        begin, end = (after + _INSTANT).astimezone(UTC), until.astimezone(UTC)
         if self._start_at is not None:
             begin = max(begin, self._start_at)
-        end = until.astimezone(UTC)
         if self._end_at is not None:
             end = min(end, self._end_at)
-        return self._source.count(begin, end) if begin <= end else 0
+        return begin, end
 
     def endless_from(self, instant: datetime) -> datetime | None:
         """Return what ``next_from`` would if the schedule had no ``end_at``."""
@@ -248,6 +281,9 @@ class _Once:
     def count(self, begin: datetime, end: datetime) -> int:
         return int(begin <= self.run_at <= end)
 
+    def list_us(self, begin: datetime, end: datetime) -> list[int]:
+        return [to_us(self.run_at)] if begin <= self.run_at <= end else []
+
 
 @dataclass(frozen=True, slots=True)
 class _Every:
@@ -267,6 +303,12 @@ class _Every:
         first = self.first_from(begin)
         return 0 if first is None or first > end else (end - first) // self.period + 1
 
+    def list_us(self, begin: datetime, end: datetime) -> list[int]:
+        first = self.first_from(begin)
+        if first is None:
+            return []
+        return list(range(to_us(first), to_us(end) + 1, self.period // _INSTANT))
+
 
 class CronPattern:
     """The wall clock times of a ``cron`` object, without a zone.
@@ -281,7 +323,7 @@ class CronPattern:
         _refuse_impossible_dates(self.fields)
         self._trigger = _cron_trigger(self.fields, until=_LAST_WALL)
         self._days = _plain_days(self.fields)
-        self._times = DayTimes(
+        self.times = DayTimes(
             hours=listed_values(self.fields, "hour") or (),
             minutes=listed_values(self.fields, "minute") or (),
             seconds=listed_values(self.fields, "second") or (),
@@ -291,19 +333,22 @@ class CronPattern:
         """Return the first matching whole second at or after a naive one; None if there is none."""
         if self._days is None:
             return self.search(wall)
-        return first_on_days(wall, matches=self._days.match, times=self._times, search=self.search)
+        return first_on_days(wall, matches=self._days.match, times=self.times, search=self.search)
 
     def search(self, wall: datetime) -> datetime | None:
         """Do the same by APScheduler alone."""
         return _first_wall(self._trigger, wall)
 
-    def times_on(self, day: date, begin: time, end: time | None) -> int:
-        """Count a day's matching times from ``begin`` to before ``end`` (None: to its end)."""
+    def days_between(self, first: date, end: date) -> list[date]:
+        """List the matching days from ``first`` to before ``end``."""
         if self._days is not None:
-            return self._times.count(begin, end) if self._days.match(day) else 0
-        first = self.search(datetime.combine(day, time()))
-        matches = first is not None and first.date() == day
-        return self._times.count(begin, end) if matches else 0
+            return days_in(first, end, matches=self._days.match)
+        days = []
+        found = self.search(datetime.combine(first, time()))
+        while found is not None and found.date() < end:
+            days.append(found.date())
+            found = self.search(datetime.combine(found.date() + _ONE_DAY, time()))
+        return days
 
     def blocking_fields(self, wall: datetime) -> tuple[str, ...]:
         """Name the fewest fields that together leave no time from ``wall`` on, when none is left.

@@ -10,17 +10,21 @@ so that nothing is lost or doubled.
     gap:   ── segment (+1) ──┤ 02:00‥03:00 do not exist ├── segment (+2) ──
     fold:  ── segment (+2), 02:00‥03:00 ├── 02:00‥03:00 again, segment (+1) ──
 
-Imports ``domain`` and ``zones.py``; called by ``triggers.py``. All datetimes here are naive: an
-``at`` is in UTC, a ``wall`` is what the zone's clocks show; both are whole seconds.
+Imports ``domain``, ``day_times.py`` and ``zones.py``; called by ``triggers.py``, ``left_out.py``
+and ``transitions.py``. All datetimes here are naive: an ``at`` is in UTC, a ``wall`` is what the
+zone's clocks show; both are whole seconds.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
+from app.domain.clock import EPOCH, to_us
 from app.domain.schedule import DstFold, DstGap
+from app.engine.day_times import DayTimes
 from app.engine.zones import load_zone
 
 _SECOND = timedelta(seconds=1)
@@ -31,6 +35,9 @@ _MARGIN = timedelta(days=2)
 _PROBE_STEP = timedelta(hours=12)
 # Past this year nothing is looked for: calendars beyond it are guesses.
 LAST_YEAR = 2199
+LAST_AT = datetime(LAST_YEAR, 12, 31, 23, 59, 59, tzinfo=UTC)
+_EPOCH_DAY = EPOCH.toordinal()
+_DAY_US = 86_400_000_000
 
 
 class WallPattern(Protocol):
@@ -45,8 +52,13 @@ class WallPattern(Protocol):
         """Return the first matching whole second at or after ``wall``."""
         ...
 
-    def times_on(self, day: date, begin: time, end: time | None) -> int:
-        """Count a day's matching times from ``begin`` to before ``end`` (None: to its end)."""
+    @property
+    def times(self) -> DayTimes:
+        """Return the times of every matching day."""
+        ...
+
+    def days_between(self, first: date, end: date) -> list[date]:
+        """List the matching days from ``first`` to before ``end``."""
         ...
 
 
@@ -73,6 +85,24 @@ class Segment(NamedTuple):
     offset: timedelta
     offset_after: timedelta
 
+    @property
+    def quiet_from(self) -> datetime:
+        """Tell since when the jump before is at least as far as it is wide and touches nothing."""
+        return self.start + abs(self.offset - self.offset_before)
+
+    @property
+    def quiet_until(self) -> datetime:
+        """Tell until when the jump after is farther than it is wide; may precede the other."""
+        return self.end - abs(self.offset_after - self.offset)
+
+
+class _Piece(NamedTuple):
+    """A span with one meaning: ``offset`` is None near a jump."""
+
+    begin: datetime
+    end: datetime
+    offset: timedelta | None
+
 
 class WallClock:
     """Finds the instants of a pattern in one zone."""
@@ -80,18 +110,17 @@ class WallClock:
     def __init__(self, *, pattern: WallPattern, zone: str, gap: DstGap, fold: DstFold) -> None:
         load_zone(zone)
         self.pattern = pattern
-        self._zone = zone
+        self.zone = zone
         elapsed = pattern.follows_elapsed_time
         self._gap = Gap.NOTHING if elapsed else _GAPS[gap]
-        self._fold = DstFold.BOTH if elapsed else fold
+        self.fold = DstFold.BOTH if elapsed else fold
+        self.skips_gaps = gap is DstGap.SKIP and not elapsed
 
     def first_from(self, instant: datetime) -> datetime | None:
         """Return the first instant of the pattern at or after an aware UTC one, in UTC."""
-        at = instant.replace(tzinfo=None)
-        if at.microsecond:
-            at = at.replace(microsecond=0) + _SECOND
+        at = ceil_second(instant)
         while at.year <= LAST_YEAR:
-            segment = _segment(self._zone, at)
+            segment = _segment(self.zone, at)
             wall = self.pattern.first_from(self._regular_from(segment, at))
             found = self._earliest(segment, at=at, wall=wall)
             if found is not None and found < segment.until:
@@ -107,54 +136,78 @@ class WallClock:
         Where no jump of the zone is near, whole days are counted by their pattern; around a jump
         the instants are walked through.
         """
-        at = begin.replace(tzinfo=None)
-        if at.microsecond:
-            at = at.replace(microsecond=0) + _SECOND
-        stop = end.replace(tzinfo=None, microsecond=0) + _SECOND
-        total = 0
+        return sum(
+            sum(1 for _ in self._walk(piece))
+            if piece.offset is None
+            else count_walls(self.pattern, piece.begin + piece.offset, piece.end + piece.offset)
+            for piece in self._pieces(begin, end)
+        )
+
+    def list_us(self, begin: datetime, end: datetime) -> list[int]:
+        """List the instants that ``count`` counts, in order, in microseconds since 1970 UTC."""
+        listed: list[int] = []
+        for piece in self._pieces(begin, end):
+            if piece.offset is None:
+                listed += map(to_us, self._walk(piece))
+            else:
+                first, last = piece.begin + piece.offset, piece.end + piece.offset
+                listed += list_walls_us(self.pattern, first, last, offset=piece.offset)
+        return listed
+
+    def _pieces(self, begin: datetime, end: datetime) -> Iterator[_Piece]:
+        """Cut the span between two aware instants, both included, into plain pieces and others."""
+        at = ceil_second(begin)
+        stop = min(end, LAST_AT).replace(tzinfo=None, microsecond=0) + _SECOND
         while at < stop:
-            segment = _segment(self._zone, at)
-            plain_from = segment.start + abs(segment.offset - segment.offset_before)
-            plain_until = min(
-                segment.until, segment.end - abs(segment.offset_after - segment.offset)
-            )
+            segment = _segment(self.zone, at)
+            plain_from, plain_until = self._plain_span(segment)
             if plain_from <= at < plain_until:
-                until = min(plain_until, stop)
-                total += self._count_walls(at + segment.offset, until + segment.offset)
+                until = min(plain_until, segment.until, stop)
+                yield _Piece(at, until, segment.offset)
             else:
                 until = min(plain_from if at < plain_from else segment.until, stop)
-                total += self._count_walking(at, until)
+                yield _Piece(at, until, None)
             at = until
-        return total
 
-    def _count_walls(self, begin: datetime, end: datetime) -> int:
-        """Count the pattern's times from one wall clock time to before another."""
-        day, last = begin.date(), end.date()
-        if day == last:
-            return self.pattern.times_on(day, begin.time(), end.time())
-        total = self.pattern.times_on(day, begin.time(), None)
-        day += _DAY
-        while day < last:
-            total += self.pattern.times_on(day, time.min, None)
-            day += _DAY
-        return total + self.pattern.times_on(last, time.min, end.time())
+    def _plain_span(self, segment: Segment) -> tuple[datetime, datetime]:
+        """Return since when and until when each local time of a segment is one instant."""
+        if self._gap is Gap.NOTHING and self.fold is DstFold.BOTH:
+            return segment.start, segment.end
+        return segment.quiet_from, segment.quiet_until
 
-    def _count_walking(self, begin: datetime, end: datetime) -> int:
-        total = 0
-        found = self.first_from(begin.replace(tzinfo=UTC))
-        while found is not None and found.replace(tzinfo=None) < end:
-            total += 1
+    def _walk(self, piece: _Piece) -> Iterator[datetime]:
+        found = self.first_from(piece.begin.replace(tzinfo=UTC))
+        while found is not None and found.replace(tzinfo=None) < piece.end:
+            yield found
             found = self.first_from(found + _SECOND)
-        return total
+
+    @property
+    def leaves_out(self) -> bool:
+        """Tell whether a jump may make local times of the pattern void.
+
+        Those of a gap if ``skips_gaps``, and one of two equal ones unless ``fold`` is ``BOTH``.
+        """
+        return self.skips_gaps or self.fold is not DstFold.BOTH
+
+    def is_quiet(self, begin: datetime, end: datetime) -> bool:
+        """Tell whether two aware instants, and all between, are too far from a jump to feel it.
+
+        That is farther than the jump is wide. Costs a microsecond; in doubt the answer is no.
+        """
+        first = begin.astimezone(UTC)
+        for quiet_from, quiet_until in _quiet_spans(self.zone, first.year):
+            if quiet_from <= first and end < quiet_until:
+                return True
+        return False
 
     def wall_at(self, instant: datetime) -> datetime:
         """Return what the zone's clocks show at an aware instant."""
-        return instant.astimezone(load_zone(self._zone)).replace(tzinfo=None, microsecond=0)
+        return instant.astimezone(load_zone(self.zone)).replace(tzinfo=None, microsecond=0)
 
     def _regular_from(self, segment: Segment, at: datetime) -> datetime:
         """Return the first wall clock time at or after ``at`` that the segment may answer for."""
         low = at + segment.offset
-        if self._fold is DstFold.FIRST and segment.offset < segment.offset_before:
+        if self.fold is DstFold.FIRST and segment.offset < segment.offset_before:
             return max(low, segment.start + segment.offset_before)
         return low
 
@@ -172,7 +225,7 @@ class WallClock:
     def _regular(self, segment: Segment, wall: datetime) -> datetime | None:
         """Map a wall clock time that is not before the segment."""
         high = segment.end + segment.offset
-        if self._fold is DstFold.SECOND and segment.offset_after < segment.offset:
+        if self.fold is DstFold.SECOND and segment.offset_after < segment.offset:
             high = segment.end + segment.offset_after
         return wall - segment.offset if wall < high else None
 
@@ -190,6 +243,59 @@ class WallClock:
         if wall is None or wall >= end:
             return None
         return wall - segment.offset_before if self._gap is Gap.SHIFT else segment.start
+
+
+def ceil_second(instant: datetime) -> datetime:
+    """Return the first whole second at or after an aware UTC instant, naive."""
+    at = instant.replace(tzinfo=None)
+    return at.replace(microsecond=0) + _SECOND if at.microsecond else at
+
+
+def count_walls(pattern: WallPattern, begin: datetime, end: datetime) -> int:
+    """Count the pattern's times from one local time to before another."""
+    return sum(
+        len(pattern.days_between(days.first, days.end)) * pattern.times.count(days.low, days.high)
+        for days in _days(begin, end)
+    )
+
+
+def list_walls_us(
+    pattern: WallPattern, begin: datetime, end: datetime, *, offset: timedelta
+) -> list[int]:
+    """List those times in order, as instants in microseconds by clocks of one offset."""
+    listed: list[int] = []
+    shift = offset // timedelta(microseconds=1)
+    for days in _days(begin, end):
+        times = pattern.times.list_us(days.low, days.high)
+        if not times:
+            continue
+        midnights = [
+            (day.toordinal() - _EPOCH_DAY) * _DAY_US - shift
+            for day in pattern.days_between(days.first, days.end)
+        ]
+        listed += [midnight + time_us for midnight in midnights for time_us in times]
+    return listed
+
+
+class _Days(NamedTuple):
+    """Days from ``first`` to before ``end``, each from ``low`` to before ``high``."""
+
+    first: date
+    end: date
+    low: time
+    high: time | None
+
+
+def _days(begin: datetime, end: datetime) -> list[_Days]:
+    """Cut the time from one local time to before another into a day's rest, days, and a piece."""
+    first, last = begin.date(), end.date()
+    if first == last:
+        return [_Days(first, first + _DAY, begin.time(), end.time())]
+    return [
+        _Days(first, first + _DAY, begin.time(), None),
+        _Days(first + _DAY, last, time.min, None),
+        _Days(last, last + _DAY, time.min, end.time()),
+    ]
 
 
 _GAPS = {
@@ -239,6 +345,15 @@ def zone_segments(zone: str, year: int) -> tuple[Segment, ...]:
         )
         for i in range(len(offsets))
         if edges[i + 1] > year_start and edges[i] < year_end
+    )
+
+
+@lru_cache(maxsize=4096)  # as many as there are segments
+def _quiet_spans(zone: str, year: int) -> tuple[tuple[datetime, datetime], ...]:
+    """Return the quiet times of a year's segments, as aware instants in UTC."""
+    return tuple(
+        (segment.quiet_from.replace(tzinfo=UTC), segment.quiet_until.replace(tzinfo=UTC))
+        for segment in zone_segments(zone, year)
     )
 
 

@@ -100,10 +100,27 @@ class Window:
         """Count the jobs held, those in a tick included."""
         return len(self._waiting) + len(self._in_tick)
 
+    def clear(self) -> None:
+        """Hold nothing any more: this process does not tick, or begins to."""
+        self._waiting.clear()
+        self._heap.clear()
+        self._in_tick.clear()
+        self._changed.clear()
+        self._overdue.clear()
+        self._overdue_news.clear()
+        self._news.clear()
+        self._cut_short = False
+        self._read_at = self._clock.monotonic()
+
     def forget(self, job_id: JobId) -> None:
         """Drop what is held of a changed job, and read it again soon."""
         self._waiting.pop(job_id, None)
         self._changed.add(job_id)
+        self._news.set()
+
+    def read_soon(self) -> None:
+        """Read everything due again soon: news of changes may have been lost."""
+        self._cut_short = True
         self._news.set()
 
     def next_time(self) -> datetime | None:

@@ -13,17 +13,23 @@ from fastapi import FastAPI
 
 from app.core.config import ConfigError, load_settings
 from app.core.logging import configure_logging
-from app.main.pipeline import build_stations, open_service
+from app.main.pipeline import open_service
 from app.main.serving import create_app, serve
-from app.main.tools import migrate, report_transitions
+from app.main.stations import Ground, build_stations
+from app.main.tools import backup, check, explain, migrate, report_transitions, verify
 
 __all__ = [
+    "Ground",
+    "backup",
     "build_stations",
+    "check",
     "create_app",
+    "explain",
     "migrate",
     "open_service",
     "report_transitions",
     "serve",
+    "verify",
 ]
 
 

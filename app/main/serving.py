@@ -24,10 +24,13 @@ from app.api.v1.router import router
 from app.core.config import Settings
 from app.core.logging import configure_logging
 from app.domain.errors import AddressUnavailableError
+from app.main.connections import ConnectionOptions, bounded_protocol, fit_to_files
 from app.main.pipeline import open_service
 
 # Open connections (a browser on a live page) are closed this long after a stop was asked for.
 _CONNECTIONS_GRACE_SECONDS = 3
+# From a request's head to the last byte of its body (nginx: 60, between two reads).
+_BODY_SECONDS = 60.0
 
 _DESCRIPTION = "Schedules HTTP calls: every due run is made, retried sensibly, and accounted for."
 
@@ -43,8 +46,13 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
-    """Build the API. Without ``services`` it opens its own when it starts (its lifespan)."""
+def create_app(
+    settings: Settings, services: Services | None = None, *, body_seconds: float = _BODY_SECONDS
+) -> FastAPI:
+    """Build the API. Without ``services`` it opens its own when it starts (its lifespan).
+
+    A request's body must be there ``body_seconds`` after its head.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
@@ -76,8 +84,30 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     api.include_router(health.router)
     api.include_router(router)
     install_docs(api)
-    install_error_handlers(api, request_bytes_max=settings.request_bytes_max)
+    install_error_handlers(
+        api, request_bytes_max=settings.request_bytes_max, body_seconds=body_seconds
+    )
     return api
+
+
+def server_config(
+    api: FastAPI, settings: Settings, connections: ConnectionOptions
+) -> uvicorn.Config:
+    """Tell uvicorn how to serve the API."""
+    return uvicorn.Config(
+        api,
+        host=settings.host,
+        port=settings.port,
+        http=bounded_protocol(connections),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Else any client on this machine could choose what is written down as its address.
+        proxy_headers=False,
+        timeout_graceful_shutdown=_CONNECTIONS_GRACE_SECONDS,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -110,16 +140,8 @@ async def _serve(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(listener)
         services = await stack.enter_async_context(open_service(settings))
-        config = uvicorn.Config(
-            create_app(settings, services),
-            host=settings.host,
-            port=settings.port,
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_CONNECTIONS_GRACE_SECONDS,
+        config = server_config(
+            create_app(settings, services), settings, fit_to_files(ConnectionOptions())
         )
         # What lives now lives until the end: the collector need not look at it again.
         gc.collect()

@@ -24,6 +24,8 @@ _FINAL = "('completed','failed','cancelled','unknown','skipped','missed')"
 _DUE_CAUSES = "cause IN ('schedule','catch_up')"
 _WAITING = "status IN ('queued','retrying')"
 _OPEN = "status IN ('queued','running','retrying')"
+_NOT_COMPLETED = "status IN ('failed','cancelled','unknown','skipped','missed')"
+_IDLE = "next_run_us IS NULL AND state <> 'deleted'"
 
 
 jobs = sa.Table(
@@ -46,6 +48,8 @@ jobs = sa.Table(
     sa.Column("cursor_us", _BIG, nullable=False),
     sa.Column("next_run_us", _BIG),
     sa.Column("execution_count", _BIG, nullable=False),
+    # Up to here retention may have removed rows of due instants; null: it has removed none.
+    sa.Column("pruned_us", _BIG),
     sa.Column("created_us", _BIG, nullable=False),
     sa.Column("updated_us", _BIG, nullable=False),
     sa.CheckConstraint("revision >= 1", name="revision"),
@@ -55,8 +59,11 @@ jobs = sa.Table(
     ),
     sa.CheckConstraint("state = 'active' OR next_run_us IS NULL", name="idle_has_no_next"),
     sa.CheckConstraint("next_run_us IS NULL OR next_run_us > cursor_us", name="next_after_cursor"),
-    sa.Index("jobs_due", "next_run_us", sqlite_where=sa.text("next_run_us IS NOT NULL"),
+    # The two halves of the list of jobs, in its order: those with a next run time, and the others.
+    sa.Index("jobs_due", "next_run_us", "id", sqlite_where=sa.text("next_run_us IS NOT NULL"),
              postgresql_where=sa.text("next_run_us IS NOT NULL")),
+    sa.Index("jobs_idle", "state", "id", sqlite_where=sa.text(_IDLE),
+             postgresql_where=sa.text(_IDLE)),
     sqlite_strict=True,
 )  # fmt: skip
 
@@ -76,8 +83,12 @@ job_revisions = sa.Table(
     sa.Column("host", sa.Text, nullable=False),
     sa.Column("anchor_us", _BIG, nullable=False),
     sa.Column("clock_epoch", sa.Integer, nullable=False),
+    # The instants this revision answers for lie after since_us, up to before_us of the next one,
+    # or up to the job's cursor. before_us is how far the revision before it has accounted.
+    sa.Column("since_us", _BIG, nullable=False),
+    sa.Column("before_us", _BIG, nullable=False),
     sa.CheckConstraint(
-        "change IN ('created','edited','paused','resumed','deleted','broken')",
+        "change IN ('created','edited','paused','resumed','deleted','broken','clock_set_back')",
         name="change",
     ),
     sqlite_strict=True,
@@ -161,6 +172,12 @@ executions = sa.Table(
     sa.Index("executions_job", "job_id", "seq"),
     sa.Index("executions_due", "job_id", "clock_epoch", "scheduled_us", unique=True,
              sqlite_where=sa.text(_DUE_CAUSES), postgresql_where=sa.text(_DUE_CAUSES)),
+    sa.Index("executions_stretches", "job_id", "clock_epoch", "scheduled_us", "until_us",
+             "instant_count", sqlite_where=sa.text("instant_count > 1"),
+             postgresql_where=sa.text("instant_count > 1")),
+    sa.Index("executions_scheduled", "scheduled_us", "seq"),
+    sa.Index("executions_not_completed", "status", "seq",
+             sqlite_where=sa.text(_NOT_COMPLETED), postgresql_where=sa.text(_NOT_COMPLETED)),
     sa.Index("executions_solo", "job_id", unique=True,
              sqlite_where=sa.text("status = 'running' AND exclusive = 1"),
              postgresql_where=sa.text("status = 'running' AND exclusive = 1")),
@@ -173,6 +190,23 @@ executions = sa.Table(
              postgresql_where=sa.text("status = 'running'")),
     sqlite_strict=True,
 )  # fmt: skip
+
+# How many executions of a job came to which end, kept by triggers in the transaction of each end;
+# retention does not touch total and instants.
+job_totals = sa.Table(
+    "job_totals",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("status", sa.Text, primary_key=True),
+    # Empty for none.
+    sa.Column("reason", sa.Text, primary_key=True),
+    sa.Column("cause", sa.Text, primary_key=True),
+    sa.Column("total", _BIG, nullable=False),
+    sa.Column("instants", _BIG, nullable=False),
+    sa.Column("pruned", _BIG, nullable=False),
+    sa.CheckConstraint("pruned >= 0 AND pruned <= total", name="pruned"),
+    sqlite_strict=True,
+)
 
 attempts = sa.Table(
     "attempts",
@@ -209,6 +243,23 @@ leadership = sa.Table(
     sa.Column("since_us", _BIG, nullable=False),
     sa.Column("beat_us", _BIG, nullable=False),
     sa.CheckConstraint("id = 1", name="one_row"),
+    sqlite_strict=True,
+)
+
+# What happened to the service itself: what the ledger's gaps are explained by.
+service_events = sa.Table(
+    "service_events",
+    metadata,
+    sa.Column("seq", _BIG, sa.Identity(), primary_key=True),
+    sa.Column("at_us", _BIG, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    # started: the last sign of life before; clock_set_*: what the clock would have shown.
+    sa.Column("since_us", _BIG),
+    sa.Column("process", sa.Text, nullable=False),
+    sa.CheckConstraint(
+        "kind IN ('started','stopped','clock_set_back','clock_set_forward')", name="kind"
+    ),
+    sa.Index("service_events_at", "at_us"),
     sqlite_strict=True,
 )
 

@@ -1,10 +1,12 @@
-"""SQL on the ledger: inserting executions, and reading history.
+"""SQL on the ledger: inserting executions, changing many of them, and reading one.
 
 Rows are ordered by birth (``seq``). A stretch is one row that stands for many instants.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +14,7 @@ import sqlalchemy as sa
 from app.db.unit_of_work import ReadConnection, WriteConnection
 from app.domain.clock import from_us, to_us
 from app.domain.execution import (
+    FINAL_STATUSES,
     AttemptOutcome,
     AttemptRecord,
     Cause,
@@ -23,10 +26,18 @@ from app.domain.execution import (
 from app.domain.ids import ExecutionId, JobId
 from app.models.tables import attempts, executions
 from app.repositories.job_repository import CHUNK
-from app.repositories.ledger_conditions import OPEN, RUNNING, WAITING
+from app.repositories.ledger_conditions import DUE, OPEN, RUNNING, WAITING
 
 _INSERT = sa.insert(executions)
-_HISTORY = sa.select(executions).order_by(executions.c.seq.desc())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelledRun:
+    """What became of an execution that was to be cancelled: it is, it will be, or it had ended."""
+
+    job_id: JobId
+    status: ExecutionStatus
+    reason: Reason | None
 
 
 def insert_executions(
@@ -107,6 +118,25 @@ def cancel_waiting(
     return [ExecutionId(row.id) for row in connection.execute(statement)]
 
 
+def last_accounted(connection: ReadConnection, job_id: JobId) -> datetime | None:
+    """Tell the latest due instant of a job that has a row, in whichever epoch."""
+    statement = sa.select(
+        sa.func.max(executions.c.scheduled_us), sa.func.max(executions.c.until_us)
+    )
+    found = connection.execute(statement.where(executions.c.job_id == job_id, DUE)).one()
+    known = [us for us in found if us is not None]
+    return from_us(max(known)) if known else None
+
+
+def move_back_waiting(connection: WriteConnection, *, now: datetime, step: timedelta) -> None:
+    """Let what waits wait no longer than it would have, had the clock not been set back."""
+    connection.execute(
+        sa.update(executions)
+        .where(WAITING, executions.c.next_attempt_us > to_us(now))
+        .values(next_attempt_us=executions.c.next_attempt_us - step // timedelta(microseconds=1))
+    )
+
+
 def stop_running(connection: WriteConnection, job_id: JobId, *, reason: Reason) -> None:
     """Let the attempts of a job that are under way be their executions' last."""
     connection.execute(
@@ -116,24 +146,30 @@ def stop_running(connection: WriteConnection, job_id: JobId, *, reason: Reason) 
     )
 
 
-def job_history(
-    connection: ReadConnection, job_id: JobId, *, limit: int, before: int | None = None
-) -> list[Execution]:
-    """Read a job's executions, newest first; ``before`` is the sequence a page starts below."""
-    statement = _HISTORY.where(executions.c.job_id == job_id).limit(limit)
-    if before is not None:
-        statement = statement.where(executions.c.seq < before)
-    return [_execution(row) for row in connection.execute(statement).mappings()]
+def cancel_one(
+    connection: WriteConnection, execution_id: ExecutionId, *, reason: Reason, now_us: int
+) -> CancelledRun | None:
+    """Cancel an execution that waits; let the attempt under way be the last of one that runs.
 
-
-def recent_history(
-    connection: ReadConnection, *, limit: int, before: int | None = None
-) -> list[Execution]:
-    """Read all jobs' executions, newest first."""
-    statement = _HISTORY.limit(limit)
-    if before is not None:
-        statement = statement.where(executions.c.seq < before)
-    return [_execution(row) for row in connection.execute(statement).mappings()]
+    One that ended stays as it is. Returns what it is then, or None if there is none of this id.
+    """
+    row = connection.execute(
+        sa.select(executions.c.job_id, executions.c.status, executions.c.reason)
+        .where(executions.c.id == execution_id)
+        .with_for_update()
+    ).first()
+    if row is None:
+        return None
+    status, found = ExecutionStatus(row.status), _optional(Reason, row.reason)
+    change = sa.update(executions).where(executions.c.id == execution_id)
+    if status is ExecutionStatus.RUNNING:
+        connection.execute(change.values(stop_reason=reason))
+    elif status not in FINAL_STATUSES:
+        status, found = ExecutionStatus.CANCELLED, reason
+        connection.execute(
+            change.values(status=status, reason=reason, finished_us=now_us, next_attempt_us=None)
+        )
+    return CancelledRun(job_id=JobId(row.job_id), status=status, reason=found)
 
 
 def has_history(connection: ReadConnection, job_id: JobId) -> bool:
@@ -146,7 +182,7 @@ def find_execution(connection: ReadConnection, execution_id: ExecutionId) -> Exe
     """Read one execution."""
     statement = sa.select(executions).where(executions.c.id == execution_id)
     row = connection.execute(statement).mappings().first()
-    return None if row is None else _execution(row)
+    return None if row is None else to_execution(row)
 
 
 def list_attempts(connection: ReadConnection, execution_id: ExecutionId) -> list[AttemptRecord]:
@@ -189,7 +225,8 @@ def _new_values(row: NewExecution, now_us: int) -> dict[str, object]:
     }
 
 
-def _execution(row: Any) -> Execution:
+def to_execution(row: Any) -> Execution:
+    """Read an execution from a row of its table."""
     return Execution(
         sequence=row["seq"],
         id=ExecutionId(row["id"]),
@@ -201,6 +238,7 @@ def _execution(row: Any) -> Execution:
         scheduled_for=from_us(row["scheduled_us"]),
         scheduled_until=_optional(from_us, row["until_us"]),
         instant_count=row["instant_count"],
+        queued_at=from_us(row["queued_us"]),
         started_at=_optional(from_us, row["started_us"]),
         finished_at=_optional(from_us, row["finished_us"]),
         next_attempt_at=_optional(from_us, row["next_attempt_us"]),

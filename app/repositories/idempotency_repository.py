@@ -32,6 +32,19 @@ def find_answered(connection: ReadConnection, key: str, *, now: datetime) -> Ans
     return None if row is None else Answered(row.request_hash, row.answer)
 
 
+def forget_old(connection: WriteConnection, *, now: datetime, rows: int) -> int:
+    """Remove keys that are remembered no longer, at most so many; return how many."""
+    old = sa.select(idempotency_keys.c.key).where(
+        idempotency_keys.c.created_us <= to_us(now - REMEMBERED)
+    )
+    gone = connection.execute(
+        sa.delete(idempotency_keys).where(
+            idempotency_keys.c.key.in_(old.order_by(idempotency_keys.c.created_us).limit(rows))
+        )
+    )
+    return gone.rowcount
+
+
 def remember(connection: WriteConnection, key: str, answered: Answered, *, now: datetime) -> None:
     """Store an answer in the transaction that made it true; forget old ones."""
     connection.execute(

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from app.db.unit_of_work import ReadConnection, WriteConnection
 from app.domain.clock import from_us, to_us
 from app.domain.ids import JobId
-from app.domain.job import DueJob, Job, JobDefinition, JobState
+from app.domain.job import Change, DueJob, Job, JobDefinition, JobState
 from app.models.tables import job_revisions, jobs
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
@@ -42,6 +42,7 @@ _DUE_COLUMNS = (
     jobs.c.policy,
     jobs.c.anchor_us,
     jobs.c.host,
+    jobs.c.cursor_us,
     jobs.c.next_run_us,
 )
 _DUE = (
@@ -53,7 +54,6 @@ _DUE = (
 _DUE_BY_IDS = sa.select(*_DUE_COLUMNS).where(
     jobs.c.next_run_us.is_not(None), jobs.c.id.in_(sa.bindparam("ids", expanding=True))
 )
-_LIST = sa.select(jobs).where(_PRESENT).order_by(jobs.c.next_run_us.asc().nulls_last(), jobs.c.id)
 _ADVANCE = (
     sa.update(jobs)
     .where(
@@ -97,14 +97,15 @@ class BrokenJob:
 def find_job(connection: ReadConnection, job_id: JobId) -> Job | None:
     """Read one job; None if it does not exist or is deleted."""
     row = connection.execute(_BY_ID, {"job_id": job_id}).mappings().first()
-    return None if row is None or row["state"] == JobState.DELETED else _job(row)
+    return None if row is None or row["state"] == JobState.DELETED else to_job(row)
 
 
 def find_job_for_change(connection: WriteConnection, job_id: JobId) -> Job | None:
     """Read one job, tombstones included, and keep others from changing it until the commit."""
-    statement = _BY_ID.with_for_update()  # SQLite renders nothing: its writer is alone
+    # Rows that refer to the job may be added meanwhile. SQLite renders nothing: one writer.
+    statement = _BY_ID.with_for_update(key_share=True)
     row = connection.execute(statement, {"job_id": job_id}).mappings().first()
-    return None if row is None else _job(row)
+    return None if row is None else to_job(row)
 
 
 def zones_of(connection: ReadConnection, job_ids: Sequence[JobId]) -> dict[JobId, str]:
@@ -120,11 +121,6 @@ def zones_of(connection: ReadConnection, job_ids: Sequence[JobId]) -> dict[JobId
     return zones
 
 
-def list_jobs(connection: ReadConnection, *, limit: int | None = None) -> list[Job]:
-    """Read all jobs (or the first ones): those with a next run time first, soonest first."""
-    return [_job(row) for row in connection.execute(_LIST.limit(limit)).mappings()]
-
-
 def count_jobs(connection: ReadConnection) -> int:
     """Count the jobs that are not deleted."""
     return connection.execute(sa.select(sa.func.count()).where(_PRESENT)).scalar_one()
@@ -133,24 +129,39 @@ def count_jobs(connection: ReadConnection) -> int:
 def insert_job(connection: WriteConnection, job: Job, *, actor: str | None) -> None:
     """Store a new job and its first revision."""
     connection.execute(sa.insert(jobs), _values(job))
-    _insert_revision(connection, job, change="created", actor=actor)
+    _insert_revision(connection, job, Change.CREATED, accounted=job.cursor, actor=actor)
 
 
-def save_job(connection: WriteConnection, job: Job, *, change: str, actor: str | None) -> None:
+def save_job(
+    connection: WriteConnection,
+    job: Job,
+    change: Change,
+    *,
+    accounted: datetime,
+    actor: str | None,
+) -> None:
     """Store a changed job (its revision already raised) and the new revision.
 
-    Its cursor never moves back within a clock epoch.
+    ``accounted`` is how far the instants of the revision before it have their rows. The cursor
+    never moves back within a clock epoch.
     """
     statement = sa.update(jobs).where(jobs.c.id == job.id, jobs.c.revision == job.revision - 1)
     changed = connection.execute(statement, _values(job))
     assert changed.rowcount == 1, "the row was read for change in this transaction"
-    _insert_revision(connection, job, change=change, actor=actor)
+    _insert_revision(connection, job, change, accounted=accounted, actor=actor)
 
 
-def save_state(connection: WriteConnection, job: Job, *, change: str, actor: str | None) -> None:
-    """Store a job's changed state, reason, next run time and cursor (its revision already raised).
+def save_state(
+    connection: WriteConnection,
+    job: Job,
+    change: Change,
+    *,
+    accounted: datetime,
+    actor: str | None,
+) -> None:
+    """Store a job's changed state and place in time (its revision already raised).
 
-    The definition stays as it is stored, readable or not.
+    ``accounted`` as in ``save_job``. The definition stays as it is stored, readable or not.
     """
     changed = connection.execute(
         sa.update(jobs)
@@ -159,13 +170,15 @@ def save_state(connection: WriteConnection, job: Job, *, change: str, actor: str
             revision=job.revision,
             state=job.state,
             state_reason=job.state_reason,
+            anchor_us=to_us(job.anchor),
+            clock_epoch=job.clock_epoch,
             next_run_us=None if job.next_run_time is None else to_us(job.next_run_time),
             cursor_us=to_us(job.cursor),
             updated_us=to_us(job.updated_at),
         )
     )
     assert changed.rowcount == 1, "the row was read for change in this transaction"
-    _copy_revision(connection, job.id, change=change, actor=actor)
+    _copy_revision(connection, job.id, change, accounted=accounted, actor=actor)
 
 
 def due_jobs(
@@ -186,6 +199,24 @@ def due_jobs_by_id(
     return _due(rows)
 
 
+def jobs_ahead(
+    connection: WriteConnection, *, now: datetime, after: JobId, limit: int
+) -> list[Job]:
+    """Read active and paused jobs whose cursor lies after ``now``, by id, beginning after one.
+
+    There are none unless the clock was set back. Keeps others from changing them.
+    """
+    statement = (
+        sa.select(jobs)
+        .where(jobs.c.id > after, jobs.c.cursor_us > to_us(now))
+        .where(jobs.c.state.in_([JobState.ACTIVE, JobState.PAUSED]))
+        .order_by(jobs.c.id)
+        .limit(limit)
+        .with_for_update(key_share=True)
+    )
+    return [to_job(row) for row in connection.execute(statement).mappings()]
+
+
 def current_ticks(
     connection: WriteConnection, job_ids: Sequence[JobId]
 ) -> dict[JobId, tuple[int, int | None]]:
@@ -199,7 +230,7 @@ def current_ticks(
             sa.select(jobs.c.id, jobs.c.revision, jobs.c.next_run_us)
             .where(jobs.c.id.in_(job_ids[start : start + CHUNK]))
             .order_by(jobs.c.id)
-            .with_for_update()
+            .with_for_update(key_share=True)
         )
         for job_id, revision, next_run_us in connection.execute(statement):
             found[JobId(job_id)] = (revision, next_run_us)
@@ -244,29 +275,33 @@ def mark_broken(connection: WriteConnection, broken: BrokenJob, *, now: datetime
         )
     )
     if changed.rowcount:
-        _copy_revision(connection, broken.id, change="broken", actor=None)
+        _copy_revision(connection, broken.id, Change.BROKEN, accounted=None, actor=None)
 
 
 def _due(rows: Sequence[Any]) -> tuple[list[DueJob], list[BrokenJob]]:
     due: list[DueJob] = []
     broken: list[BrokenJob] = []
-    for job_id, revision, epoch, schedule, policy, anchor_us, host, next_run_us in rows:
+    for row in rows:
         try:
-            job = DueJob(
-                id=JobId(job_id),
-                revision=revision,
-                clock_epoch=epoch,
-                schedule=load_schedule(schedule),
-                policy=load_policy(policy),
-                anchor=from_us(anchor_us),
-                host=host,
-                next_run_time=from_us(next_run_us),
-            )
+            due.append(_due_job(row))
         except UnreadableDefinitionError as error:
-            broken.append(BrokenJob(id=JobId(job_id), revision=revision, problem=str(error)))
-        else:
-            due.append(job)
+            broken.append(BrokenJob(id=JobId(row.id), revision=row.revision, problem=str(error)))
     return due, broken
+
+
+def _due_job(row: Any) -> DueJob:
+    job_id, revision, epoch, schedule, policy, anchor_us, host, cursor_us, next_run_us = row
+    return DueJob(
+        id=JobId(job_id),
+        revision=revision,
+        clock_epoch=epoch,
+        schedule=load_schedule(schedule),
+        policy=load_policy(policy),
+        anchor=from_us(anchor_us),
+        host=host,
+        cursor=from_us(cursor_us),
+        next_run_time=from_us(next_run_us),
+    )
 
 
 def _values(job: Job) -> dict[str, object]:
@@ -304,7 +339,12 @@ def _host(job: Job) -> str:
 
 
 def _insert_revision(
-    connection: WriteConnection, job: Job, *, change: str, actor: str | None
+    connection: WriteConnection,
+    job: Job,
+    change: Change,
+    *,
+    accounted: datetime,
+    actor: str | None,
 ) -> None:
     connection.execute(
         sa.insert(job_revisions),
@@ -319,29 +359,41 @@ def _insert_revision(
             "host": _host(job),
             "anchor_us": to_us(job.anchor),
             "clock_epoch": job.clock_epoch,
+            "since_us": to_us(job.cursor),
+            "before_us": to_us(accounted),
         },
     )
 
 
 def _copy_revision(
-    connection: WriteConnection, job_id: JobId, *, change: str, actor: str | None
+    connection: WriteConnection,
+    job_id: JobId,
+    change: Change,
+    *,
+    accounted: datetime | None,
+    actor: str | None,
 ) -> None:
-    """Write the revision of a job as it is stored."""
+    """Write the revision of a job as it is stored; ``accounted`` None: up to its cursor."""
+    before = jobs.c.cursor_us if accounted is None else sa.literal(to_us(accounted))
     documents = ("name", "schedule", "policy", "delivery", "host")
     copied = ("state", *documents, "anchor_us", "clock_epoch")
-    columns = ["job_id", "revision", "changed_us", "change", "actor", *copied]
+    own = ("job_id", "revision", "changed_us", "change", "actor", "since_us", "before_us")
+    columns = [*own, *copied]
     source = sa.select(
         jobs.c.id,
         jobs.c.revision,
         jobs.c.updated_us,
         sa.literal(change),
         sa.literal(actor, sa.Text),
+        jobs.c.cursor_us,
+        before,
         *(jobs.c[name] for name in copied),
     ).where(jobs.c.id == job_id)
     connection.execute(sa.insert(job_revisions).from_select(columns, source))
 
 
-def _job(row: Any) -> Job:
+def to_job(row: Any) -> Job:
+    """Read a job from a row of its table; one that cannot be read is shown as broken."""
     definition, problem = _definition(row)
     next_run_us, state = row["next_run_us"], JobState(row["state"])
     if problem is not None and state is not JobState.DELETED:

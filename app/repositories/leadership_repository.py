@@ -4,8 +4,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from app.db.unit_of_work import WriteConnection
-from app.domain.clock import to_us
+from app.db.unit_of_work import ReadConnection, WriteConnection
+from app.domain.clock import from_us, to_us
 from app.domain.errors import StorageInUseError
 from app.models.tables import leadership
 
@@ -22,6 +22,12 @@ def take_leadership(connection: WriteConnection, *, holder: str, now: datetime) 
     return int(term) + 1
 
 
+def last_beat(connection: ReadConnection) -> datetime | None:
+    """Tell the last sign of life of whoever led; None in a new database."""
+    us = connection.execute(sa.select(leadership.c.beat_us)).scalar()
+    return None if us is None else from_us(us)
+
+
 def guard_term(connection: WriteConnection, *, term: int) -> None:
     """Refuse the transaction of a leader whose term is over; while it lasts, no term begins."""
     # Locked on PostgreSQL: a term begun between this and the commit would not be seen any more.
@@ -33,6 +39,15 @@ def guard_term(connection: WriteConnection, *, term: int) -> None:
         )
 
 
+def prove_writable(connection: WriteConnection, *, now: datetime) -> None:
+    """Fail unless the database takes writes; in SQLite by a sign of life of the one process."""
+    if connection.dialect.name == "sqlite":
+        beat(connection, now=now)
+    else:
+        # Only a server that takes writes gives a transaction a number.
+        connection.execute(sa.text("SELECT pg_current_xact_id()"))
+
+
 def beat(connection: WriteConnection, *, now: datetime) -> None:
-    """Prove that the database takes writes."""
+    """Write a sign of life, which proves that the database takes writes."""
     connection.execute(sa.update(leadership).values(beat_us=to_us(now)))

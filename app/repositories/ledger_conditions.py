@@ -1,4 +1,4 @@
-"""Which executions wait, run or are open, said exactly as the partial indexes say it.
+"""Which executions wait, run, are open or went wrong, as the partial indexes say it.
 
 The states stand in the statement's text, not in its parameters: SQLite uses a partial index only if
 it finds the index's own condition in the statement, and PostgreSQL's plans for any parameters
@@ -7,14 +7,30 @@ cannot know that a parameter will be one of these states. Used by the repositori
 
 import sqlalchemy as sa
 
-from app.domain.execution import ExecutionStatus
+from app.domain.execution import Cause, ExecutionStatus
 from app.models.tables import executions
 
 
-def _status_in(*statuses: ExecutionStatus) -> sa.ColumnElement[bool]:
-    return executions.c.status.in_([sa.literal_column(f"'{status}'") for status in statuses])
+def literal_status(status: ExecutionStatus) -> sa.ColumnElement[str]:
+    """Write a status into the text of a statement."""
+    return sa.literal_column(f"'{status}'")
 
 
-WAITING = _status_in(ExecutionStatus.QUEUED, ExecutionStatus.RETRYING)
-OPEN = _status_in(ExecutionStatus.QUEUED, ExecutionStatus.RUNNING, ExecutionStatus.RETRYING)
-RUNNING = executions.c.status == sa.literal_column(f"'{ExecutionStatus.RUNNING}'")
+def status_in(*statuses: ExecutionStatus) -> sa.ColumnElement[bool]:
+    """Say that an execution's status is one of these, in the text of a statement."""
+    return executions.c.status.in_([literal_status(status) for status in statuses])
+
+
+DUE = executions.c.cause.in_(
+    [sa.literal_column(f"'{cause}'") for cause in (Cause.SCHEDULE, Cause.CATCH_UP)]
+)
+WAITING = status_in(ExecutionStatus.QUEUED, ExecutionStatus.RETRYING)
+OPEN = status_in(ExecutionStatus.QUEUED, ExecutionStatus.RUNNING, ExecutionStatus.RETRYING)
+RUNNING = executions.c.status == literal_status(ExecutionStatus.RUNNING)
+NOT_COMPLETED = status_in(
+    ExecutionStatus.FAILED,
+    ExecutionStatus.CANCELLED,
+    ExecutionStatus.UNKNOWN,
+    ExecutionStatus.SKIPPED,
+    ExecutionStatus.MISSED,
+)

@@ -5,9 +5,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from app.domain.execution import AttemptRecord, Execution, ExecutionStatus
+from app.domain.catalogue import reason_entry
+from app.domain.execution import AttemptRecord, Execution, ExecutionStatus, Reason
+from app.schemas.reason_answer import Explanation, to_explanation
 from app.schemas.times import show_instant
+from app.services.cancellation_service import Cancellation
 
+_STILL_ENDING = (
+    "No further attempt will start; the one under way is being ended, which is recorded shortly"
+)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -35,6 +41,7 @@ class ExecutionAnswer(BaseModel):
         description="Set when this entry stands for many instants that did not run."
     )
     instant_count: int
+    queued_at: str = Field(description="When this entry was written.")
     started_at: str | None
     completed_at: str | None
     next_attempt_at: str | None
@@ -54,6 +61,11 @@ class ExecutionPage(BaseModel):
 
     executions: list[ExecutionAnswer]
     count: int = Field(description="Number of executions in this answer.")
+    total: int | None = Field(
+        description="Number of executions that match in all; null where only `total_at_least` "
+        "is known without reading them."
+    )
+    total_at_least: int | None = Field(description="At least so many match; null with `total`.")
     next_cursor: str | None = Field(description="Ask with ?cursor= for what follows.")
 
 
@@ -79,7 +91,32 @@ class AttemptAnswer(BaseModel):
 class ExecutionDetailAnswer(ExecutionAnswer):
     """One entry of the ledger with all its attempts."""
 
+    explanation: Explanation | None = Field(
+        description="What `reason` means and what to do, in two languages; null without a reason."
+    )
     attempt_list: list[AttemptAnswer]
+
+
+class CancelAnswer(BaseModel):
+    """An execution that was cancelled; no further attempt of it starts."""
+
+    execution_id: str = Field(examples=["exe_k7o2hd3p5qj4vxw6zmbn2t4a"])
+    job_id: str
+    status: str = Field(
+        examples=["cancelled"], description="`cancelled`, or `running` until that is recorded."
+    )
+    detail: str | None = Field(description="What is still under way; null when nothing is.")
+
+
+def to_cancelled(cancelled: Cancellation) -> CancelAnswer:
+    """Answer a cancellation."""
+    status = ExecutionStatus.CANCELLED if cancelled.recorded else ExecutionStatus.RUNNING
+    return CancelAnswer(
+        execution_id=cancelled.execution_id,
+        job_id=cancelled.job_id,
+        status=status.value,
+        detail=None if cancelled.recorded else _STILL_ENDING,
+    )
 
 
 def to_execution(execution: Execution, zone: str) -> ExecutionAnswer:
@@ -93,6 +130,7 @@ def to_execution_detail(
     """Show an execution with its attempts."""
     return ExecutionDetailAnswer.model_construct(
         **_fields(execution, zone),
+        explanation=_explanation(execution.reason),
         attempt_list=[_attempt(attempt, zone) for attempt in attempts],
     )
 
@@ -108,6 +146,7 @@ def _fields(execution: Execution, zone: str) -> dict[str, Any]:
         "scheduled_for": show_instant(execution.scheduled_for, zone),
         "scheduled_until": show_instant(execution.scheduled_until, zone),
         "instant_count": execution.instant_count,
+        "queued_at": show_instant(execution.queued_at, zone),
         "started_at": show_instant(execution.started_at, zone),
         "completed_at": show_instant(execution.finished_at, zone),
         "next_attempt_at": show_instant(execution.next_attempt_at, zone),
@@ -119,6 +158,10 @@ def _fields(execution: Execution, zone: str) -> dict[str, Any]:
         "error_message": error,
         "result": _result(execution, error),
     }
+
+
+def _explanation(reason: Reason | None) -> Explanation | None:
+    return None if reason is None else to_explanation(reason_entry(reason))
 
 
 def _result(execution: Execution, error: str | None) -> ExecutionResult | None:

@@ -25,6 +25,7 @@ class CheckAnswer(BaseModel):
     name: str = Field(examples=["database"])
     healthy: bool
     detail: str = Field(examples=["the database takes writes"])
+    required: bool = Field(description="Whether the service is not ready while this check fails.")
 
 
 class ReadyAnswer(BaseModel):

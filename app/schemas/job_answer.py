@@ -1,10 +1,12 @@
 """Jobs as the API answers them, in the words that existing clients know."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.domain.execution import ExecutionStatus
 from app.domain.job import Delivery, Job, JobDefinition, JobState
 from app.domain.schedule import (
     CronRule,
@@ -63,9 +65,12 @@ class JobInfo(BaseModel):
 
 
 class JobList(BaseModel):
-    """All jobs, soonest first."""
+    """Jobs, soonest first: all of them, or a page."""
 
     jobs: list[JobInfo]
+    next_cursor: str | None = Field(description="Ask with ?cursor= for what follows.")
+    total: int | None = Field(description="Number of jobs that match; null above 10,000 in pages.")
+    total_at_least: int | None = Field(description="At least so many match; null with `total`.")
 
 
 class JobDetail(JobInfo):
@@ -100,6 +105,20 @@ class JobDetail(JobInfo):
     created_at: str
     updated_at: str
     state_reason: str | None
+    totals: dict[str, int] = Field(
+        description="How many due instants and manual runs came to each end, as long as this id "
+        "exists: retention and deletion take nothing off.",
+        examples=[
+            {
+                "completed": 1440,
+                "failed": 2,
+                "cancelled": 0,
+                "unknown": 0,
+                "skipped": 30,
+                "missed": 0,
+            }
+        ],
+    )
     executions: list[ExecutionAnswer]
 
 
@@ -108,7 +127,13 @@ def to_job_info(job: Job) -> JobInfo:
     return JobInfo(**_info(job))
 
 
-def to_job_detail(job: Job, executions: list[ExecutionAnswer], *, default_zone: str) -> JobDetail:
+def to_job_detail(
+    job: Job,
+    executions: list[ExecutionAnswer],
+    *,
+    totals: Mapping[ExecutionStatus, int],
+    default_zone: str,
+) -> JobDetail:
     """Show a job in full."""
     definition = job.definition
     zone = default_zone if definition is None else definition.schedule.timezone
@@ -119,6 +144,7 @@ def to_job_detail(job: Job, executions: list[ExecutionAnswer], *, default_zone: 
         created_at=show_instant(job.created_at, zone) or "",
         updated_at=show_instant(job.updated_at, zone) or "",
         state_reason=job.state_reason,
+        totals={status.value: count for status, count in totals.items()},
         executions=executions,
     )
 

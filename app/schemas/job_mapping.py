@@ -12,6 +12,7 @@ from app.domain.schedule import (
     CronRule,
     CrontabRule,
     DateRule,
+    DstFold,
     IntervalRule,
     Rule,
     Schedule,
@@ -19,7 +20,14 @@ from app.domain.schedule import (
 from app.engine.triggers import normalise_cron_fields
 from app.schemas.job_request import MASK, SENSITIVE_HEADER, JobRequest, ScheduleType, seconds
 from app.schemas.schedule_request import ScheduleRequest
-from app.schemas.times import read_instant
+from app.schemas.times import (
+    JumpRule,
+    LocalTimeKind,
+    classify_local,
+    read_instant,
+    show_instant,
+    wall_time,
+)
 
 _INTERVAL_PARTS = ("weeks", "days", "hours", "minutes", "seconds")
 
@@ -57,6 +65,41 @@ def to_schedule(request: JobRequest | ScheduleRequest, *, default_zone: str) -> 
         dst_gap=request.dst_gap,
         dst_fold=request.dst_fold,
     )
+
+
+def remark_times(request: JobRequest | ScheduleRequest, schedule: Schedule) -> list[str]:
+    """Say how local times were read that do not exist, or exist twice, in the schedule's zone."""
+    read = {"start_at": schedule.start_at, "end_at": schedule.end_at}
+    rules = {"start_at": JumpRule(), "end_at": JumpRule()}
+    if isinstance(schedule.rule, DateRule):
+        read["run_at"] = schedule.rule.run_at
+        rules["run_at"] = JumpRule(gap=schedule.dst_gap, fold=schedule.dst_fold)
+    remarks = [
+        _remark(name, getattr(request, name), instant, schedule.timezone, rules[name])
+        for name, instant in read.items()
+        if instant is not None
+    ]
+    return [remark for remark in remarks if remark is not None]
+
+
+def _remark(
+    field: str, value: datetime | date, instant: datetime, zone: str, rule: JumpRule
+) -> str | None:
+    shown, wall = show_instant(instant, zone), wall_time(value).isoformat()
+    match classify_local(value, zone):
+        case LocalTimeKind.PLAIN:
+            return None
+        case LocalTimeKind.MISSING:
+            return (
+                f"{field} {wall} does not exist in {zone}, whose clocks go forward "
+                f"over it; it is read as {shown} (dst_gap={rule.gap})"
+            )
+        case LocalTimeKind.DOUBLE:
+            which = "second" if rule.fold is DstFold.SECOND else "first"
+            return (
+                f"{field} {wall} comes twice in {zone}, whose clocks go back; it is "
+                f"read as the {which}, {shown} (dst_fold={rule.fold})"
+            )
 
 
 def keep_masked_headers(definition: JobDefinition, stored: JobDefinition | None) -> JobDefinition:
@@ -124,7 +167,8 @@ def _rule(request: JobRequest | ScheduleRequest, zone: str) -> Rule:
                 raise InvalidScheduleError(
                     "schedule_type date needs the field run_at, such as 2035-01-01T09:00:00+09:00"
                 )
-            run_at = to_instant(request.run_at, zone, field="run_at")
+            rule = JumpRule(gap=request.dst_gap, fold=request.dst_fold)
+            run_at = to_instant(request.run_at, zone, field="run_at", rule=rule)
             assert run_at is not None
             return DateRule(run_at=run_at)
 
@@ -173,12 +217,14 @@ def _interval_rule(request: JobRequest | ScheduleRequest) -> IntervalRule:
     return IntervalRule(period=period, parts=tuple(part for part in parts if part[1]))
 
 
-def to_instant(value: datetime | date | None, zone: str, *, field: str) -> datetime | None:
+def to_instant(
+    value: datetime | date | None, zone: str, *, field: str, rule: JumpRule | None = None
+) -> datetime | None:
     """Read a time of the wire in a zone; None stays None. Raises ``InvalidScheduleError``."""
     if value is None:
         return None
     try:
-        return read_instant(value, zone)
+        return read_instant(value, zone, rule=rule or JumpRule())
     except (OverflowError, ValueError) as error:
         raise InvalidScheduleError(
             f"{field} lies outside the calendar (years 1 to 9999)"

@@ -10,6 +10,7 @@ from app.engine.occurrences import Dropped, NoteCode, Occurrence, Preview
 from app.engine.simulation import Fate, SimulatedTransition, WallFate
 from app.engine.transitions import TransitionKind
 from app.engine.zones import load_zone
+from app.schemas.bilingual import Words
 from app.schemas.job_answer import wire_status
 from app.schemas.words import describe_schedule
 from app.schemas.words.notes import (
@@ -20,13 +21,6 @@ from app.schemas.words.notes import (
     describe_wait,
 )
 from app.services.schedule_service import JobPreview, JobTransitions
-
-
-class Words(BaseModel):
-    """The same sentence in two languages."""
-
-    en: str = Field(examples=["At 09:00, Monday to Friday (Asia/Tokyo)"])
-    ja: str = Field(examples=["毎週月〜金曜日の9時00分（Asia/Tokyo）"])
 
 
 class OccurrenceAnswer(BaseModel):

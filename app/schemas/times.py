@@ -1,10 +1,13 @@
 """Instants as text: ISO 8601 with an offset, in a job's zone; and back."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
+from enum import StrEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from app.domain.errors import InvalidScheduleError
+from app.domain.schedule import DstFold, DstGap
 from app.engine.zones import load_zone
 
 
@@ -13,22 +16,77 @@ def show_instant(instant: datetime | None, zone: str) -> str | None:
     return None if instant is None else instant.astimezone(_zone(zone)).isoformat()
 
 
-def read_instant(value: datetime | date, zone: str) -> datetime:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JumpRule:
+    """How a local time is read that a jump of the zone's clock makes void or double."""
+
+    gap: DstGap = DstGap.RUN_AFTER
+    fold: DstFold = DstFold.FIRST
+
+
+class LocalTimeKind(StrEnum):
+    """What a zone's clock makes of a local time."""
+
+    PLAIN = "plain"
+    MISSING = "missing"
+    DOUBLE = "double"
+
+
+_DEFAULT_RULE = JumpRule()
+
+
+def read_instant(value: datetime | date, zone: str, *, rule: JumpRule = _DEFAULT_RULE) -> datetime:
     """Read a time of the wire as an aware UTC instant.
 
     Without an offset it is a local time in ``zone``; a bare date is midnight there. A local time
-    that the clock jumps over is read as the first moment after the jump, an ambiguous one as the
-    first of the two. Raises ``InvalidScheduleError`` for an unknown zone, ``OverflowError`` for a
-    time beyond the calendar.
+    that the clock jumps over is read as the first moment after the jump, or as far after it as it
+    lies behind its beginning (``shift``); an ambiguous one as the first of the two, or the second.
+    Raises ``InvalidScheduleError`` for an unknown zone and for a missing time under ``skip``,
+    ``OverflowError`` for a time beyond the calendar.
     """
-    moment = value if isinstance(value, datetime) else datetime.combine(value, time.min)
+    moment = wall_time(value)
     if moment.tzinfo is not None:
         return moment.astimezone(UTC)
-    local = moment.replace(tzinfo=load_zone(zone), fold=0)
-    instant = local.astimezone(UTC)
-    if instant.astimezone(local.tzinfo).replace(tzinfo=None) == moment:
-        return instant
-    return _after_gap(moment, load_zone(zone))
+    info = load_zone(zone)
+    match classify_local(moment, zone):
+        case LocalTimeKind.PLAIN:
+            return moment.replace(tzinfo=info, fold=0).astimezone(UTC)
+        case LocalTimeKind.DOUBLE:
+            fold = int(rule.fold is DstFold.SECOND)
+            return moment.replace(tzinfo=info, fold=fold).astimezone(UTC)
+        case LocalTimeKind.MISSING:
+            return _read_missing(moment, info, rule)
+
+
+def classify_local(value: datetime | date, zone: str) -> LocalTimeKind:
+    """Tell whether a time without an offset exists once in ``zone``; one with it is plain."""
+    moment = wall_time(value)
+    if moment.tzinfo is not None:
+        return LocalTimeKind.PLAIN
+    info = load_zone(zone)
+    first, second = (moment.replace(tzinfo=info, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first.astimezone(info).replace(tzinfo=None) != moment:
+        return LocalTimeKind.MISSING
+    return LocalTimeKind.PLAIN if first == second else LocalTimeKind.DOUBLE
+
+
+def wall_time(value: datetime | date) -> datetime:
+    """Read a bare date as its midnight; a time stays as it is."""
+    return value if isinstance(value, datetime) else datetime.combine(value, time.min)
+
+
+def _read_missing(moment: datetime, zone: ZoneInfo, rule: JumpRule) -> datetime:
+    match rule.gap:
+        case DstGap.RUN_AFTER:
+            return _after_gap(moment, zone)
+        case DstGap.SHIFT:
+            return moment.replace(tzinfo=zone, fold=0).astimezone(UTC)
+        case DstGap.SKIP:
+            raise InvalidScheduleError(
+                f"{moment.isoformat()} does not exist in {zone.key}, whose clocks go forward over "
+                "it, and dst_gap=skip drops such times; give a time that exists, one with an "
+                "offset, or another dst_gap"
+            )
 
 
 def zone_abbreviation(instant: datetime, zone: str) -> str:

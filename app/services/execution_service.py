@@ -4,21 +4,36 @@ from dataclasses import dataclass
 
 from app.db.unit_of_work import ReadConnection, UnitOfWork
 from app.domain.errors import ExecutionNotFoundError, JobNotFoundError
-from app.domain.execution import AttemptRecord, Execution
+from app.domain.execution import AttemptRecord, Execution, ExecutionStatus
+from app.domain.history import HistoryCount, HistoryFilter, HistorySlice, Position
 from app.domain.ids import ExecutionId, JobId
-from app.repositories import execution_repository, job_repository
+from app.repositories import (
+    execution_repository,
+    history_repository,
+    job_repository,
+    totals_repository,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryPage:
-    """Executions, newest first; ``next_before`` continues below the last one, if there is more.
+    """Executions, newest first; ``next_position`` continues where the page ended.
 
     ``zones`` tells each job's zone, in which its times are shown.
     """
 
     executions: list[Execution]
     zones: dict[JobId, str]
-    next_before: int | None
+    next_position: Position | None
+    total: HistoryCount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobHistory:
+    """A job's newest executions, and how many instants of it came to each end, ever."""
+
+    page: HistoryPage
+    totals: dict[ExecutionStatus, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,28 +51,37 @@ class ExecutionService:
     def __init__(self, unit_of_work: UnitOfWork) -> None:
         self._unit_of_work = unit_of_work
 
-    async def of_job(self, job_id: JobId, *, limit: int, before: int | None = None) -> HistoryPage:
-        """Read a job's history; a deleted job's stays readable.
+    async def history(
+        self, wanted: HistoryFilter, *, limit: int, before: Position | None = None
+    ) -> HistoryPage:
+        """Read a page of what a filter lets through, of one job or of all.
 
-        Raises ``JobNotFoundError`` for an id that has neither job nor history.
+        A page may end before it is full, or empty, and still have a next one. Of one job, also a
+        deleted one, ``total`` is exact unless the range in time is bounded. Raises
+        ``JobNotFoundError`` for a job that has neither definition nor history.
         """
 
         def read(connection: ReadConnection) -> HistoryPage:
-            found = execution_repository.job_history(
-                connection, job_id, limit=limit + 1, before=before
-            )
-            if not found and not _is_known(connection, job_id):
+            job_id = wanted.job_id
+            found = history_repository.read_history(connection, wanted, limit=limit, before=before)
+            if not found.executions and job_id is not None and not _is_known(connection, job_id):
                 raise JobNotFoundError(job_id)
-            return _page(connection, found, limit)
+            total = _total(connection, wanted, found, is_first=before is None)
+            return _page(connection, found, total)
 
         return await self._unit_of_work.read(read)
 
-    async def recent(self, *, limit: int, before: int | None = None) -> HistoryPage:
-        """Read all jobs' history."""
+    async def of_job(self, job_id: JobId, *, limit: int) -> JobHistory:
+        """Read a job's newest executions and its totals."""
 
-        def read(connection: ReadConnection) -> HistoryPage:
-            found = execution_repository.recent_history(connection, limit=limit + 1, before=before)
-            return _page(connection, found, limit)
+        def read(connection: ReadConnection) -> JobHistory:
+            wanted = HistoryFilter(job_id=job_id)
+            found = history_repository.read_history(connection, wanted, limit=limit)
+            total = HistoryCount(exact=totals_repository.count_kept(connection, wanted))
+            return JobHistory(
+                page=_page(connection, found, total),
+                totals=totals_repository.lifetime_instants(connection, job_id),
+            )
 
         return await self._unit_of_work.read(read)
 
@@ -85,12 +109,24 @@ def _is_known(connection: ReadConnection, job_id: JobId) -> bool:
     return present or execution_repository.has_history(connection, job_id)
 
 
-def _page(connection: ReadConnection, found: list[Execution], limit: int) -> HistoryPage:
-    """Cut a page; one row more than asked was read to know whether there is a next."""
-    shown = found[:limit]
-    job_ids = sorted({execution.job_id for execution in shown})
+def _total(
+    connection: ReadConnection, wanted: HistoryFilter, found: HistorySlice, *, is_first: bool
+) -> HistoryCount:
+    """Count what matches from counters or an index; else tell what this page shows."""
+    if wanted.job_id is not None and not wanted.has_range:
+        return HistoryCount(exact=totals_repository.count_kept(connection, wanted))
+    shown = len(found.executions)
+    if is_first and found.next_position is None:
+        return HistoryCount(exact=shown)
+    counted = history_repository.count_history(connection, wanted)
+    return HistoryCount(at_least=shown) if counted is None else counted
+
+
+def _page(connection: ReadConnection, found: HistorySlice, total: HistoryCount) -> HistoryPage:
+    job_ids = sorted({execution.job_id for execution in found.executions})
     return HistoryPage(
-        executions=shown,
+        executions=found.executions,
         zones=job_repository.zones_of(connection, job_ids),
-        next_before=shown[-1].sequence if len(found) > limit else None,
+        next_position=found.next_position,
+        total=total,
     )

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from app.db.unit_of_work import UnitOfWork
 from app.domain.clock import Clock
 from app.domain.errors import UnavailableError
+from app.engine.auditor import Proof
 from app.repositories import leadership_repository
 
 
@@ -19,30 +21,53 @@ class HealthOptions:
     pass_age_max: timedelta = timedelta(seconds=5)
     # Jobs that wait so long for a tick mean that the ledger does not keep up.
     lag_max: timedelta = timedelta(seconds=10)
+    # A leader gives a sign of life every ten seconds, and is replaced within fifteen.
+    beat_age_max: timedelta = timedelta(seconds=30)
     # A write takes milliseconds; a database that needs longer than this is away.
     write_within: timedelta = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One named fact: whether it is well, and a sentence."""
+    """One named fact: whether it is well, and a sentence.
+
+    One that is not ``required`` is told and leaves the service ready.
+    """
 
     name: str
     healthy: bool
     detail: str
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
     """What the pipeline says of itself.
 
+    ``ticks``: this process makes the passes; ``alone``: no other could instead.
     ``seconds_since_pass`` is None before the first pass; ``lag`` is how late the earliest
     unaccounted due instant is (zero if none is).
     """
 
     running: bool
+    ticks: bool
+    alone: bool
     seconds_since_pass: float | None
     lag: timedelta
+
+
+class ProofSource(Protocol):
+    """What proves the ledger in the background."""
+
+    @property
+    def is_watching(self) -> bool:
+        """Tell whether it is to prove anything."""
+        ...
+
+    @property
+    def proof(self) -> Proof | None:
+        """Tell the latest proof; None before the first."""
+        ...
 
 
 class HealthService:
@@ -55,23 +80,33 @@ class HealthService:
         clock: Clock,
         pulse: Callable[[], Pulse],
         options: HealthOptions,
+        auditor: ProofSource,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._pulse = pulse
         self._options = options
+        self._auditor = auditor
 
     async def check(self) -> list[Check]:
-        """Check the database (by writing), the scheduler's passes and their lag."""
+        """Check the database (by writing), the scheduler's passes, their lag, and the ledger.
+
+        The ledger's check tells the latest proof of the background. It is not required: an old
+        hole in the ledger is no reason to take the service away.
+        """
         pulse = self._pulse()
-        return [await self._check_database(), self._check_scheduler(pulse), self._check_lag(pulse)]
+        database = await self._check_database()
+        if not pulse.ticks and not pulse.alone and pulse.running:
+            return [database, await self._check_leader()]
+        scheduler, lag = self._check_scheduler(pulse), self._check_lag(pulse)
+        return [database, scheduler, lag, self._check_ledger()]
 
     async def _check_database(self) -> Check:
         now = self._clock.now()
         try:
             async with asyncio.timeout(self._options.write_within.total_seconds()):
                 await self._unit_of_work.write(
-                    lambda connection: leadership_repository.beat(connection, now=now)
+                    lambda connection: leadership_repository.prove_writable(connection, now=now)
                 )
         except TimeoutError:
             seconds = self._options.write_within.total_seconds()
@@ -80,6 +115,22 @@ class HealthService:
         except UnavailableError as error:
             return Check(name="database", healthy=False, detail=str(error))
         return Check(name="database", healthy=True, detail="the database takes writes")
+
+    async def _check_leader(self) -> Check:
+        """Look for a sign of life of the replica that ticks, while this one does not."""
+        try:
+            beat = await self._unit_of_work.read(leadership_repository.last_beat)
+        except UnavailableError as error:
+            return Check(name="scheduler", healthy=False, detail=str(error), required=False)
+        if beat is None:
+            detail = "standing by: no replica has led yet"
+            return Check(name="scheduler", healthy=False, detail=detail, required=False)
+        age = max(self._clock.now() - beat, timedelta(0))
+        healthy = age <= self._options.beat_age_max
+        detail = (
+            f"standing by: the replica that leads was last heard {age.total_seconds():.0f} s ago"
+        )
+        return Check(name="scheduler", healthy=healthy, detail=detail, required=False)
 
     def _check_scheduler(self, pulse: Pulse) -> Check:
         age = pulse.seconds_since_pass
@@ -97,3 +148,29 @@ class HealthService:
         if pulse.lag <= timedelta(0):
             detail = "nothing due waits"
         return Check(name="lag", healthy=healthy, detail=detail)
+
+    def _check_ledger(self) -> Check:
+        proof = self._auditor.proof
+        if not self._auditor.is_watching:
+            detail = "not proven in the background: MYSCHEDULER_VERIFY_EVERY_SECONDS is 0"
+            return Check(name="ledger", healthy=True, detail=detail, required=False)
+        if proof is None:
+            detail = "not proven yet since the start"
+            return Check(name="ledger", healthy=True, detail=detail, required=False)
+        age = (self._clock.now() - proof.made_at).total_seconds()
+        detail = f"{_describe(proof)} (checked {max(age, 0):.0f} s ago)"
+        return Check(name="ledger", healthy=proof.holds, detail=detail, required=False)
+
+
+def _describe(proof: Proof) -> str:
+    since = proof.since.isoformat(timespec="seconds")
+    if proof.holds:
+        return f"every due instant since {since} has its row"
+    tally, overdue = proof.audit.tally, proof.audit.overdue_count
+    problems = [
+        f"{tally.unaccounted_count} due instants have no row" if tally.unaccounted_count else "",
+        f"{tally.duplicates_count} instants have a row too many" if tally.duplicates_count else "",
+        f"{overdue} due instants are overdue" if overdue and tally.is_clean else "",
+    ]
+    named = "; ".join(filter(None, problems))
+    return f"since {since} {named}; GET /api/v1/ledger/verify lists them"

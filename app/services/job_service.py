@@ -31,10 +31,10 @@ from app.domain.execution import (
     WaitingRun,
 )
 from app.domain.ids import ExecutionId, JobId, random_execution_id
-from app.domain.job import Job, JobDefinition, JobState
+from app.domain.job import Change, Job, JobDefinition, JobState
 from app.domain.policies import OverlapPolicy
 from app.domain.schedule import CronRule, CrontabRule, DateRule, Schedule
-from app.engine.accounting import PausedSpan, account_due, account_paused, find_paused
+from app.engine.accounting import IdleSpan, account_due, account_idle, find_idle
 from app.engine.publisher import Publisher
 from app.engine.triggers import ScheduleTrigger, build_trigger, check_fires
 from app.repositories import execution_repository, job_repository
@@ -149,16 +149,6 @@ class JobService:
             raise JobNotFoundError(job_id)
         return found
 
-    async def list(self, *, limit: int | None = None) -> list[Job]:
-        """Read all jobs (or the first ones), soonest first, those without a next run time last."""
-        return await self._unit_of_work.read(
-            lambda connection: job_repository.list_jobs(connection, limit=limit)
-        )
-
-    async def count(self) -> int:
-        """Count all jobs."""
-        return await self._unit_of_work.read(job_repository.count_jobs)
-
     async def delete(self, job_id: JobId, *, actor: str | None) -> Job:
         """Delete a job: no new attempt starts; its history stays. Raises ``JobNotFoundError``."""
         now = self._clock.now()
@@ -200,13 +190,13 @@ class JobService:
             if paused.state is not JobState.PAUSED:
                 return paused
             now = self._clock.now()
-            span = await asyncio.to_thread(find_paused, paused, now=max(now, paused.cursor))
+            span = await asyncio.to_thread(find_idle, paused, now=max(now, paused.cursor))
 
             def resume(
                 connection: WriteConnection,
                 *,
                 seen: Job = paused,
-                span: PausedSpan = span,
+                span: IdleSpan = span,
                 now: datetime = now,
             ) -> _Change | None:
                 existing = _existing(connection, job_id)
@@ -345,7 +335,9 @@ def _store(
 def _revive(connection: WriteConnection, tombstone: Job, job: Job, *, actor: str | None) -> _Change:
     """Store a job under the id of a deleted one: a fresh job, with instants of its own."""
     revived = replace(job, revision=tombstone.revision + 1, clock_epoch=tombstone.clock_epoch + 1)
-    job_repository.save_job(connection, revived, change="created", actor=actor)
+    job_repository.save_job(
+        connection, revived, Change.CREATED, accounted=tombstone.cursor, actor=actor
+    )
     return _Change(revived)
 
 
@@ -357,8 +349,7 @@ def _replace(
     "Now" is never before the cursor, wherever the clock stands: what has a row has it once.
     """
     moment = max(now, existing.cursor)
-    ready = account_due(connection, existing, now=moment)
-    account_paused(connection, existing, find_paused(existing, now=moment), now=now)
+    ready, accounted = _account(connection, existing, moment=moment, now=now)
     kept = replace(
         job,
         revision=existing.revision + 1,
@@ -372,8 +363,20 @@ def _replace(
         kept = replace(kept, state=JobState.PAUSED, next_run_time=None)
     elif kept.next_run_time is None:
         kept = replace(kept, state=JobState.FINISHED)
-    job_repository.save_job(connection, kept, change="edited", actor=actor)
+    job_repository.save_job(connection, kept, Change.EDITED, accounted=accounted, actor=actor)
     return _Change(kept, ready)
+
+
+def _account(
+    connection: WriteConnection, existing: Job, *, moment: datetime, now: datetime
+) -> tuple[list[WaitingRun], datetime]:
+    """Write the rows of what a changing job's rule named up to ``moment``.
+
+    Return what is queued, and how far the rule is accounted for: a finished one has no more.
+    """
+    ready = account_due(connection, existing, now=moment)
+    account_idle(connection, existing, find_idle(existing, now=moment), now=now)
+    return ready, existing.cursor if existing.state is JobState.FINISHED else moment
 
 
 def _place(existing: Job, kept: Job, *, moment: datetime) -> Job:
@@ -405,8 +408,7 @@ def _retire(
 ) -> _Change:
     """Pause or delete: what is due is accounted, what waits is cancelled, what runs is the last."""
     moment = max(now, existing.cursor)
-    account_due(connection, existing, now=moment)
-    account_paused(connection, existing, find_paused(existing, now=moment), now=now)
+    _, accounted = _account(connection, existing, moment=moment, now=now)
     now_us = to_us(now)
     execution_repository.cancel_waiting(connection, existing.id, reason=reason, now_us=now_us)
     execution_repository.stop_running(connection, existing.id, reason=reason)
@@ -418,20 +420,20 @@ def _retire(
         cursor=moment,
         updated_at=now,
     )
-    change = "paused" if state is JobState.PAUSED else "deleted"
-    job_repository.save_state(connection, retired, change=change, actor=actor)
+    change = Change.PAUSED if state is JobState.PAUSED else Change.DELETED
+    job_repository.save_state(connection, retired, change, accounted=accounted, actor=actor)
     return _Change(retired)
 
 
 def _resume(
     connection: WriteConnection,
     existing: Job,
-    span: PausedSpan,
+    span: IdleSpan,
     *,
     now: datetime,
     actor: str | None,
 ) -> _Change:
-    account_paused(connection, existing, span, now=now)
+    account_idle(connection, existing, span, now=now)
     resumed = replace(
         existing,
         revision=existing.revision + 1,
@@ -440,7 +442,9 @@ def _resume(
         cursor=max(now, existing.cursor),
         updated_at=now,
     )
-    job_repository.save_state(connection, resumed, change="resumed", actor=actor)
+    job_repository.save_state(
+        connection, resumed, Change.RESUMED, accounted=resumed.cursor, actor=actor
+    )
     return _Change(resumed)
 
 

@@ -17,7 +17,7 @@ from app.domain.schedule import Schedule
 from app.engine.occurrences import Preview, check_calendar, preview_schedule, preview_trigger
 from app.engine.simulation import SimulatedTransition, simulate_schedule, simulate_year
 from app.engine.triggers import build_trigger
-from app.repositories import job_repository
+from app.repositories import job_list_repository, job_repository
 
 _SPAN_MAX = timedelta(days=3660)  # ten years, whichever leap days they hold
 _INSTANT = timedelta(microseconds=1)
@@ -93,7 +93,7 @@ class ScheduleService:
     async def report(self, year: int | None = None) -> list[JobTransitions]:
         """Tell what every stored job does at its zone's transitions in a year (None: this one)."""
         year = self._clock.now().year if year is None else year
-        jobs = await self._unit_of_work.read(job_repository.list_jobs)
+        jobs = await self._unit_of_work.read(job_list_repository.read_all_jobs)
         return await asyncio.to_thread(_report, jobs, year)
 
 

@@ -5,30 +5,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from app.api import errors as api_errors
 from app.core.config import SETTING_NAMES
+from app.domain.catalogue import all_errors, all_reasons
 from app.domain.errors import SchedulerError
 from app.domain.execution import Reason
+from tests.support.errors_page import errors_page
 from tests.support.readme import CONFIGURATION, ERRORS, ROOT, configuration_page
-
-LABELS = ["- Cause: ", "- Fix: ", "- 原因：", "- 対処："]
-UNUSED = ("Not used in this version", "This version has no entry for it")
-UNUSED_JA = "このバージョン"
-
-
-def read_entries(part: str) -> dict[str, list[str]]:
-    """Return the lines of each entry in one of the two parts of docs/errors.md."""
-    parts = re.split(r"^## ", ERRORS.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    (text,) = [text for text in parts if text.startswith(part)]
-    found = re.findall(r"^#### `(\w+)`\n\n((?:- .*\n)+)", text, re.MULTILINE)
-    assert len(found) == len(dict(found)), "an entry comes twice"
-    return {name: lines.splitlines() for name, lines in found}
-
-
-REASONS = read_entries("Reasons")
-CODES = read_entries("Error codes")
 
 
 def leaves(family: type[SchedulerError]) -> Iterator[type[SchedulerError]]:
@@ -65,58 +48,50 @@ def classes_made() -> set[str]:
     return {name.id for name in made if isinstance(name, ast.Name)}
 
 
-def is_said_unused(lines: list[str]) -> bool:
-    """Tell whether an entry says that this version does not use it, in both languages."""
-    in_english = any(sentence in lines[0] for sentence in UNUSED)
-    assert in_english == (UNUSED_JA in lines[2]), lines
-    return in_english
+def test_the_page_on_errors_is_made_from_the_catalogue() -> None:
+    """docs/errors.md is what `python -m tests.support.readme` writes."""
+    assert ERRORS.read_text(encoding="utf-8") == errors_page()
 
 
-def test_every_reason_has_an_entry() -> None:
-    """docs/errors.md explains each reason that an execution can have, and no other."""
-    assert set(REASONS) == {reason.value for reason in Reason}
+def test_the_page_on_errors_has_each_entry_once() -> None:
+    """docs/errors.md explains each reason and each error code, in its part, and no other."""
+    reasons, codes = re.split(r"^## Error codes", errors_page(), flags=re.MULTILINE)
+
+    assert re.findall(r"^#### `(\w+)`$", reasons, re.MULTILINE) == [*all_reasons()]
+    assert re.findall(r"^#### `(\w+)`$", codes, re.MULTILINE) == [*all_errors()]
+
+
+def test_unused_reasons_are_said_to_be() -> None:
+    """A reason is told to be without use exactly while nothing in the program gives it."""
+    used = {Reason[name] for name in names_used("Reason")}
+    unused = {reason for reason, entry in all_reasons().items() if not entry.in_use}
+    marked = re.findall(
+        r"^#### `(\w+)`\n(?:(?!####).*\n)*?- Cause:.* Not used in this version\.\n"
+        r".*\n- 原因：.*このバージョンでは使われません。\n",
+        errors_page(),
+        re.MULTILINE,
+    )
+
+    assert unused == set(Reason) - used
+    assert set(marked) == unused
 
 
 def test_every_error_code_has_an_entry() -> None:
-    """docs/errors.md explains each code that an error answer can have, and no other."""
+    """The catalogue explains each code that an error answer can have, and no other."""
     ours = {"malformed_request", "bad_request", "internal_error"}
     source = Path(api_errors.__file__).read_text(encoding="utf-8")
     assert {code for code in ours if f'"{code}"' not in source} == set()
 
     raised = {error.code for error in leaves(SchedulerError)}
-    assert set(CODES) == raised | ours | set(api_errors._HTTP_CODES.values())
+    assert set(all_errors()) == raised | ours | set(api_errors._HTTP_CODES.values())
+    assert set(api_errors.http_statuses()) == set(all_errors())
 
 
-@pytest.mark.parametrize(
-    ("name", "lines"),
-    [*REASONS.items(), *CODES.items()],
-    ids=[*(f"reason-{name}" for name in REASONS), *(f"code-{name}" for name in CODES)],
-)
-def test_entries_say_cause_and_fix(name: str, lines: list[str]) -> None:
-    """Each entry has cause and fix as sentences, in English and in Japanese."""
-    assert len(lines) == len(LABELS), name
-    for line, label in zip(lines, LABELS, strict=True):
-        assert line.startswith(label)
-        is_japanese = re.search("[ぁ-ん]", line) is not None
-        assert is_japanese == (label in LABELS[2:])
-        assert line.endswith("。" if is_japanese else ".")
-
-
-def test_unused_reasons_are_said_to_be() -> None:
-    """A reason is told to be without use exactly while nothing in the program gives it."""
-    used = {Reason[name].value for name in names_used("Reason")}
-
-    assert {name for name, lines in REASONS.items() if is_said_unused(lines)} == (
-        set(REASONS) - used
-    )
-
-
-def test_unused_codes_are_said_to_be() -> None:
-    """A code is told to be without use exactly while nothing in the program raises it."""
+def test_every_error_is_raised() -> None:
+    """No error has an entry that nothing in the program raises."""
     made = classes_made()
-    unused = {error.code for error in leaves(SchedulerError) if error.__name__ not in made}
 
-    assert {name for name, lines in CODES.items() if is_said_unused(lines)} == unused
+    assert [e.code for e in leaves(SchedulerError) if e.__name__ not in made] == []
 
 
 def test_the_configuration_page_is_made_from_the_settings() -> None:
@@ -133,7 +108,7 @@ def test_every_setting_is_on_the_configuration_page() -> None:
 
 def test_settings_that_entries_name_exist() -> None:
     """A fix does not send anybody to a setting that is not there."""
-    named = set(re.findall(r"MYSCHEDULER_\w+", ERRORS.read_text(encoding="utf-8")))
+    named = set(re.findall(r"MYSCHEDULER_\w+", errors_page()))
 
     assert named - set(SETTING_NAMES) == set()
 

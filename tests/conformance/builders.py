@@ -8,16 +8,23 @@ from app.domain.execution import (
     AttemptOutcome,
     Cause,
     ClaimedRun,
+    Execution,
     ExecutionStatus,
     NewExecution,
     Outcome,
     Reason,
 )
+from app.domain.history import HistoryFilter
 from app.domain.ids import ExecutionId, JobId, execution_id_for
 from app.domain.job import Delivery, HttpTarget, Job, JobDefinition, JobState
 from app.domain.policies import RetryPolicy, RunPolicy
 from app.domain.schedule import IntervalRule, Schedule
-from app.repositories import execution_repository, job_repository, run_repository
+from app.repositories import (
+    execution_repository,
+    history_repository,
+    job_repository,
+    run_repository,
+)
 from app.repositories.run_repository import Claim, Ending, UnreadableRun
 from tests.support.databases import Database
 
@@ -104,6 +111,13 @@ async def add_rows(database: Database, *rows: NewExecution) -> list[ExecutionId]
     """Store ledger rows; return their ids."""
     await database.write(execution_repository.insert_executions, rows, now_us=NOW_US)
     return [row.id for row in rows]
+
+
+async def read_history(database: Database, job_id: str = JOB) -> list[Execution]:
+    """Read a job's executions, newest first."""
+    wanted = HistoryFilter(job_id=JobId(job_id))
+    found = await database.read(history_repository.read_history, wanted, limit=1000)
+    return found.executions
 
 
 async def break_job(database: Database, column: str, job_id: str = JOB) -> None:

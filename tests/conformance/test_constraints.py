@@ -48,6 +48,8 @@ REVISION: dict[str, Any] = {
     "delivery": "",
     "anchor_us": NOW_US,
     "clock_epoch": 0,
+    "since_us": NOW_US,
+    "before_us": NOW_US,
 }
 QUEUED: dict[str, Any] = {
     "id": "exe",

@@ -1,5 +1,4 @@
 from collections import Counter
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -28,6 +27,7 @@ from tests.conformance.builders import (
     make_ending,
     make_row,
     make_unrun,
+    read_history,
     record,
 )
 from tests.support.databases import Database
@@ -42,11 +42,8 @@ async def found(database: Database, execution_id: ExecutionId) -> Execution:
     return execution
 
 
-async def history(
-    database: Database, job_id: JobId = JOB, *, limit: int = 100, before: int | None = None
-) -> list[ExecutionId]:
-    page = await database.read(execution_repository.job_history, job_id, limit=limit, before=before)
-    return [execution.id for execution in page]
+async def history(database: Database) -> list[ExecutionId]:
+    return [execution.id for execution in await read_history(database)]
 
 
 async def test_a_queued_execution_is_read_back_whole(database: Database):
@@ -66,6 +63,7 @@ async def test_a_queued_execution_is_read_back_whole(database: Database):
         scheduled_for=NOW,
         scheduled_until=None,
         instant_count=1,
+        queued_at=NOW,
         started_at=None,
         finished_at=None,
         next_attempt_at=NOW + SECOND,
@@ -211,38 +209,6 @@ async def test_stopping_marks_only_what_runs(database: Database):
         {"id": make_row(0, OTHER).id, "stop_reason": None},
         {"id": make_row(1).id, "stop_reason": None},
     ]
-
-
-async def test_history_is_newest_first_in_pages(database: Database):
-    """Pages follow each other without a gap or a repetition, by birth and not by due instant."""
-    await add_job(database)
-    await add_job(database, OTHER)
-    rows = [make_row(number) for number in (5, 1, 4, 2, 3)]
-    for row in rows:
-        await add_rows(database, row, replace(make_row(0, OTHER), id=random_execution_id(),
-                                              cause=Cause.MANUAL))  # fmt: skip
-    expected = [row.id for row in reversed(rows)]
-    assert await history(database) == expected
-    collected: list[ExecutionId] = []
-    before = None
-    while page := await history(database, limit=2, before=before):
-        collected += page
-        before = (await found(database, page[-1])).sequence
-    assert collected == expected
-
-
-async def test_recent_history_is_that_of_all_jobs(database: Database):
-    """Executions of all jobs come newest first, in pages."""
-    await add_job(database)
-    await add_job(database, OTHER)
-    rows = [make_row(0), make_row(0, OTHER), make_row(1), make_row(1, OTHER)]
-    await add_rows(database, *rows)
-    newest = await database.read(execution_repository.recent_history, limit=3)
-    assert [execution.id for execution in newest] == [row.id for row in rows[:0:-1]]
-    rest = await database.read(
-        execution_repository.recent_history, limit=3, before=newest[-1].sequence
-    )
-    assert [execution.id for execution in rest] == [rows[0].id]
 
 
 async def test_an_id_has_history_if_any_execution_is_kept(database: Database):

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from app.domain.ids import JobId
-from app.domain.job import BodyType, Delivery, HttpTarget, Job, JobDefinition, JobState
+from app.domain.job import BodyType, Change, Delivery, HttpTarget, Job, JobDefinition, JobState
 from app.domain.policies import CatchUp, OnCrash, OverlapPolicy, RetryPolicy, RunPolicy
 from app.domain.schedule import (
     CronRule,
@@ -17,7 +17,7 @@ from app.domain.schedule import (
     Rule,
     Schedule,
 )
-from app.repositories import job_repository
+from app.repositories import job_list_repository, job_repository
 from app.repositories.job_repository import Advance, BrokenJob
 from tests.conformance.builders import (
     JOB,
@@ -125,7 +125,7 @@ async def test_a_deleted_job_is_a_tombstone(database: Database):
     """A deleted job is not found, listed or counted, but whoever changes it sees it."""
     job = await add_job(database, state=JobState.DELETED, next_run_time=None)
     assert await database.read(job_repository.find_job, JOB) is None
-    assert await database.read(job_repository.list_jobs) == []
+    assert await database.read(job_list_repository.read_all_jobs) == []
     assert await database.read(job_repository.count_jobs) == 0
     assert await database.write(job_repository.find_job_for_change, JOB) == job
 
@@ -168,7 +168,9 @@ async def test_a_saved_job_replaces_the_stored_one(database: Database):
         execution_count=5,
         updated_at=NOW + SECOND,
     )
-    await database.write(job_repository.save_job, changed, change="paused", actor="bob")
+    await database.write(
+        job_repository.save_job, changed, Change.PAUSED, accounted=changed.cursor, actor="bob"
+    )
     assert await stored(database) == changed
     rows = await database.rows(
         "SELECT revision, change, actor, name FROM job_revisions ORDER BY revision"
@@ -191,7 +193,9 @@ async def test_a_saved_state_leaves_the_definition_as_it_is(database: Database):
         cursor=NOW + SECOND,
         updated_at=NOW + SECOND,
     )
-    await database.write(job_repository.save_state, deleted, change="deleted", actor="bob")
+    await database.write(
+        job_repository.save_state, deleted, Change.DELETED, accounted=deleted.cursor, actor="bob"
+    )
     found = await database.write(job_repository.find_job_for_change, JOB)
     assert found == replace(
         deleted, definition=None, state_reason="the stored policy cannot be read"
@@ -207,7 +211,9 @@ async def test_a_job_is_saved_on_the_revision_it_was_read_at(database: Database)
     job = await add_job(database)
     late = replace(job, revision=3, definition=make_definition(name="Too late"))
     with pytest.raises(AssertionError, match="read for change"):
-        await database.write(job_repository.save_job, late, change="edited", actor=None)
+        await database.write(
+            job_repository.save_job, late, Change.EDITED, accounted=late.cursor, actor=None
+        )
     assert await stored(database) == job
 
 
@@ -218,10 +224,10 @@ async def test_jobs_are_listed_soonest_first_and_idle_ones_last(database: Databa
     await add_job(database, "c-soon")
     await add_job(database, "a-idle", state=JobState.FINISHED, next_run_time=None)
     await add_job(database, "b-soon")
-    listed = await database.read(job_repository.list_jobs)
+    listed = await database.read(job_list_repository.read_all_jobs)
     assert [job.id for job in listed] == ["b-soon", "c-soon", "d-late", "a-idle", "b-idle"]
-    first = await database.read(job_repository.list_jobs, limit=2)
-    assert [job.id for job in first] == ["b-soon", "c-soon"]
+    first = await database.read(job_list_repository.read_jobs, limit=2)
+    assert [job.id for job in first.jobs] == ["b-soon", "c-soon"]
     assert await database.read(job_repository.count_jobs) == 5
 
 

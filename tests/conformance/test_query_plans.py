@@ -17,10 +17,23 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from app.db.unit_of_work import WriteConnection
-from app.domain.execution import Reason, WaitingRun
+from app.domain.execution import Cause, Reason, WaitingRun
+from app.domain.execution import ExecutionStatus as S
+from app.domain.history import HistoryFilter, Position
 from app.domain.ids import ExecutionId, JobId
+from app.domain.job import Change, JobPosition, JobState
+from app.domain.revision import LedgerEntry
 from app.models.tables import attempts, executions, job_revisions, jobs
-from app.repositories import execution_repository, job_repository, run_repository
+from app.repositories import (
+    audit_repository,
+    execution_repository,
+    history_repository,
+    job_list_repository,
+    job_repository,
+    revision_repository,
+    run_repository,
+    totals_repository,
+)
 from tests.conformance.builders import (
     NOW,
     NOW_US,
@@ -62,8 +75,36 @@ def waiting(number: int) -> WaitingRun:
     )
 
 
+def history(before: Position | None = None, **wanted: Any) -> Call:
+    return partial(history_repository.read_history, wanted=HistoryFilter(**wanted), limit=50,
+                   before=before)  # fmt: skip
+
+
+def count(**wanted: Any) -> Call:
+    return partial(history_repository.count_history, wanted=HistoryFilter(**wanted))
+
+
 SOME_JOBS = [JobId(f"job-{number}") for number in range(50)]
 SOME_IDS = [ExecutionId(f"exe-{number}") for number in range(50)]
+
+
+def further_revisions(connection: WriteConnection) -> object:
+    head = audit_repository.find_head(connection, SOME_JOBS[0])
+    assert head is not None
+    return audit_repository.list_revisions(connection, head, after=0, limit=200)
+
+
+def beside(function: Callable[[WriteConnection, LedgerEntry], object]) -> Call:
+    """Call a function about the row of a job's second instant."""
+
+    def call(connection: WriteConnection) -> object:
+        found = revision_repository.due_entries(
+            connection, SOME_JOBS[0], {0}, begin=NOW + JOBS * SECOND, end=NOW + JOBS * 2 * SECOND
+        )
+        return function(connection, found[0])
+
+    return call
+
 
 HOT = [
     hot("due_jobs", partial(job_repository.due_jobs, until=NOW + 5 * SECOND, limit=500),
@@ -98,19 +139,116 @@ HOT = [
     hot("list_attempts",
         partial(execution_repository.list_attempts, execution_id=SOME_IDS[0]),
         "executions_id_key", "attempts_pkey"),
-    hot("job_history",
-        partial(execution_repository.job_history, job_id=SOME_JOBS[0], limit=50),
+    hot("history of a job", history(job_id=SOME_JOBS[0]), "executions_job"),
+    hot("history of a job, a further page", history((5000,), job_id=SOME_JOBS[0]),
         "executions_job"),
-    hot("job_history, a further page",
-        partial(execution_repository.job_history, job_id=SOME_JOBS[0], limit=50, before=5000),
+    hot("history of a job by status, reason, cause and time",
+        history((5000,), job_id=SOME_JOBS[0], statuses={S.FAILED, S.COMPLETED, S.RETRYING},
+                causes={Cause.MANUAL}, since=NOW, until=NOW + SECOND),
         "executions_job"),
-    hot("recent_history", partial(execution_repository.recent_history, limit=50),
-        "executions_pkey"),
-    hot("recent_history, a further page",
-        partial(execution_repository.recent_history, limit=50, before=5000),
-        "executions_pkey"),
+    hot("what is open of a job", history(job_id=SOME_JOBS[0], statuses={S.RUNNING, S.QUEUED}),
+        "executions_open", "executions_pkey"),
+    hot("recent history", history(), "executions_pkey"),
+    hot("recent history, a further page", history((5000,)), "executions_pkey"),
+    hot("recent history by cause", history((5000,), causes={Cause.MANUAL}), "executions_pkey"),
+    hot("completed executions", history(statuses={S.COMPLETED}), "executions_pkey"),
+    hot("failed executions", history(statuses={S.FAILED}), "executions_not_completed"),
+    hot("failed executions, a further page", history((5000,), statuses={S.FAILED}),
+        "executions_not_completed"),
+    hot("executions that went wrong for a reason", history((5000,), reasons={Reason.TIMEOUT}),
+        "executions_not_completed", "executions_open", "executions_pkey"),
+    hot("what is open", history(statuses={S.RUNNING, S.QUEUED}),
+        "executions_open", "executions_ready", "executions_lease", "executions_pkey"),
+    hot("history of a time", history(since=NOW, until=NOW + 5 * SECOND), "executions_scheduled"),
+    hot("history of a time, a further page", history((NOW_US, 5000), since=NOW - SECOND),
+        "executions_scheduled"),
+    hot("failed executions of a time",
+        history((NOW_US, 5000), since=NOW - SECOND, until=NOW + SECOND, statuses={S.FAILED}),
+        "executions_scheduled"),
+    hot("count of failed executions", count(statuses={S.FAILED}), "executions_not_completed"),
+    hot("count of the executions of a time", count(since=NOW, until=NOW + SECOND),
+        "executions_scheduled"),
+    hot("totals of a job",
+        partial(totals_repository.count_kept, wanted=HistoryFilter(job_id=SOME_JOBS[0])),
+        "job_totals_pkey", "executions_open"),
+    hot("lifetime of a job", partial(totals_repository.lifetime_instants, job_id=SOME_JOBS[0]),
+        "job_totals_pkey"),
+    hot("jobs above their limit",
+        partial(totals_repository.jobs_above, after="job-2", rows=100, limit=10),
+        "job_totals_pkey"),
+    hot("list of jobs", partial(job_list_repository.read_jobs, limit=50), "jobs_due"),
+    hot("list of jobs, a further page",
+        partial(job_list_repository.read_jobs, limit=50,
+                after=JobPosition(next_run_us=NOW_US, id="job-1")),
+        "jobs_due"),
+    hot("list of jobs, the idle ones",
+        partial(job_list_repository.read_jobs, limit=50,
+                after=JobPosition(next_run_us=None, id="job-1")),
+        "jobs_idle"),
+    hot("paused jobs",
+        partial(job_list_repository.read_jobs, limit=50, states={JobState.PAUSED}), "jobs_idle"),
+    hot("count of paused jobs",
+        partial(job_list_repository.count_listed, states={JobState.PAUSED}), "jobs_idle"),
+    hot("jobs to prove", partial(audit_repository.list_heads, after=SOME_JOBS[0], limit=100),
+        "jobs_pkey"),
+    hot("a job to prove", partial(audit_repository.find_head, job_id=SOME_JOBS[0]), "jobs_pkey"),
+    hot("first revisions",
+        partial(audit_repository.first_revisions, job_ids=SOME_JOBS, limit=200),
+        "job_revisions_pkey"),
+    hot("further revisions", further_revisions, "jobs_pkey", "job_revisions_pkey"),
     hot("has_history", partial(execution_repository.has_history, job_id=SOME_JOBS[0]),
         "executions_job"),
+    hot("find_standing",
+        partial(revision_repository.find_standing, job_id=SOME_JOBS[0]), "jobs_pkey"),
+    hot("find_revision",
+        partial(revision_repository.find_revision, job_id=SOME_JOBS[0], number=1),
+        "job_revisions_pkey"),
+    hot("revisions_before",
+        partial(revision_repository.revisions_before, job_id=SOME_JOBS[0], instant=NOW + SECOND,
+                limit=8),
+        "job_revisions_pkey"),
+    hot("last_change",
+        partial(revision_repository.last_change, job_id=SOME_JOBS[0], upto=1,
+                changes=[Change.PAUSED]),
+        "job_revisions_pkey"),
+    hot("first_of_state",
+        partial(revision_repository.first_of_state, job_id=SOME_JOBS[0], after=1,
+                state=JobState.PAUSED),
+        "job_revisions_pkey"),
+    hot("first_of_other_state",
+        partial(revision_repository.first_of_other_state, job_id=SOME_JOBS[0], after=1,
+                state=JobState.PAUSED),
+        "job_revisions_pkey"),
+    hot("first_of_other_schedule",
+        partial(revision_repository.first_of_other_schedule, job_id=SOME_JOBS[0], after=1),
+        "job_revisions_pkey"),
+    hot("due_entries",
+        partial(revision_repository.due_entries, job_id=SOME_JOBS[0], epochs={0, 1}, begin=NOW,
+                end=NOW + SECOND),
+        # PostgreSQL takes the index on time where the span holds few rows of all jobs.
+        "executions_due", "executions_scheduled", "executions_id_key"),
+    hot("stretches_over",
+        partial(revision_repository.stretches_over, job_id=SOME_JOBS[0], epochs={0, 1}, begin=NOW,
+                end=NOW + SECOND),
+        "executions_stretches", "executions_id_key"),
+    hot("find_in_the_way", beside(revision_repository.find_in_the_way),
+        "executions_due", "executions_id_key", "executions_job"),
+    hot("find_successor", beside(revision_repository.find_successor),
+        "executions_due", "executions_id_key", "executions_job"),
+    hot("find_merged_into", beside(revision_repository.find_merged_into),
+        "executions_due", "executions_id_key"),
+    hot("running_of_job",
+        partial(revision_repository.running_of_job, job_id=SOME_JOBS[0]),
+        "executions_open", "executions_solo"),
+    hot("running_by_host", revision_repository.running_by_host,
+        "executions_lease", "job_revisions_pkey"),
+    hot("host_of_revision",
+        partial(revision_repository.host_of_revision, job_id=SOME_JOBS[0], number=1),
+        "job_revisions_pkey"),
+    hot("others_about",
+        partial(revision_repository.others_about, job_id=SOME_JOBS[0], begin=NOW,
+                end=NOW + SECOND, limit=10),
+        "executions_scheduled"),
 ]  # fmt: skip
 
 # SQLite's own names of the indexes behind keys.
@@ -119,6 +257,7 @@ SQLITE_INDEXES = {
     "job_revisions_pkey": "sqlite_autoindex_job_revisions_1",
     "attempts_pkey": "sqlite_autoindex_attempts_1",
     "executions_id_key": "sqlite_autoindex_executions_1",
+    "job_totals_pkey": "sqlite_autoindex_job_totals_1",
 }
 
 
@@ -235,7 +374,8 @@ def _explain_sqlite(connection: WriteConnection, statement: str, values: Any) ->
         name for step in steps for name in re.findall(r"USING (?:COVERING )?INDEX (\S+)", step)
     }
     # What a subquery gave is read through by nature; where it came from is told by its own steps.
-    made = ("SCAN (subquery", "SCAN ranked")
+    made = ("SCAN (subquery", "SCAN ranked", "SCAN open_rows", "SCAN counted", "SCAN anon_",
+            "SCAN merged", "SCAN near_rows")  # fmt: skip
     scans = [
         step
         for step in steps
@@ -244,6 +384,8 @@ def _explain_sqlite(connection: WriteConnection, statement: str, values: Any) ->
     if "ORDER BY executions.seq DESC" in statement and scans == ["SCAN executions"] == steps:
         # From the newest row down, without sorting: the limit ends it.
         scans, indexes = [], {"executions_pkey"}
+    if "max(executions.seq)" in statement and steps == ["SEARCH executions"]:
+        indexes = {"executions_pkey"}  # its last entry
     by_key = {"executions_pkey" for step in steps if "INTEGER PRIMARY KEY" in step}
     return [Plan(frozenset(indexes | by_key), scans, "\n".join(steps))]
 

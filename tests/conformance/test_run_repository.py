@@ -13,6 +13,7 @@ from app.domain.execution import (
     WaitingRun,
 )
 from app.domain.ids import ExecutionId, JobId, random_execution_id
+from app.domain.job import Change
 from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
 from app.repositories import execution_repository, job_repository, run_repository
 from app.repositories.run_repository import UnreadableRun
@@ -33,6 +34,7 @@ from tests.conformance.builders import (
     make_ending,
     make_row,
     make_unrun,
+    read_history,
     record,
 )
 from tests.support.databases import Database
@@ -187,7 +189,9 @@ async def test_a_claimed_run_carries_what_its_attempt_needs(database: Database):
     assert job.definition is not None
     await add_rows(database, make_row())
     edited = replace(job, revision=2, definition=make_definition(name="Edited"))
-    await database.write(job_repository.save_job, edited, change="edited", actor=None)
+    await database.write(
+        job_repository.save_job, edited, Change.EDITED, accounted=edited.cursor, actor=None
+    )
     run = await claim_one(database)
     assert run.delivery == job.definition.delivery
     assert run.policy == job.definition.policy
@@ -514,7 +518,7 @@ async def test_every_cause_and_reason_can_be_stored(database: Database):
                 for n, c in enumerate(Cause)]  # fmt: skip
     by_reason = [make_unrun(number, reason=reason) for number, reason in enumerate(Reason, start=1)]
     await add_rows(database, *by_cause, *by_reason)
-    kept = await database.read(execution_repository.job_history, JOB, limit=100)
+    kept = await read_history(database)
     assert {execution.cause for execution in kept} == set(Cause)
     assert {execution.reason for execution in kept} == {None, *Reason}
 
@@ -527,7 +531,9 @@ async def test_a_waiting_run_goes_by_the_definition_it_was_queued_with(database:
     delivery = job.definition.delivery
     moved = replace(delivery, target=replace(delivery.target, url="http://other.test:8080/hook"))
     edited = replace(job, revision=2, definition=replace(job.definition, delivery=moved))
-    await database.write(job_repository.save_job, edited, change="edited", actor=None)
+    await database.write(
+        job_repository.save_job, edited, Change.EDITED, accounted=edited.cursor, actor=None
+    )
     await add_rows(database, make_row(2, job_revision=2))
     first, second = await waiting(database)
     assert first.host != "other.test:8080"

@@ -17,6 +17,7 @@ from tests.conformance.builders import (
     make_definition,
     make_ending,
     make_row,
+    read_history,
     record,
 )
 from tests.support.databases import Database
@@ -86,7 +87,7 @@ async def test_long_and_odd_ids_name_one_job(database: Database, job_id: str):
     await add_job(database, neighbour, next_run_time=NOW + timedelta(hours=1))
     await add_rows(database, make_row(0, job_id), make_row(0, neighbour))
     assert await database.read(job_repository.find_job, JobId(job_id)) == job
-    (execution,) = await database.read(execution_repository.job_history, JobId(job_id), limit=10)
+    (execution,) = await read_history(database, job_id)
     assert execution.job_id == job_id
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.core.config import SETTING_NAMES
+from app.db.migrate import migrate
+from app.db.session import DatabaseOptions
 from tests.e2e.world import CLOCK, run_python
 from tests.support.readme import ENGLISH, Example, Reader, read_examples
 from tests.support.service import Service, eventually
@@ -30,12 +32,18 @@ async def test_a_reader_gets_the_printed_answers(tmp_path: Path):
 
 
 async def test_the_command_line_is_as_printed(tmp_path: Path):
-    """The page's own command shows every setting."""
-    (words,) = (shlex.split(e.command) for e in EXAMPLES if e.program == ".venv/bin/myscheduler")
-    code, out, err = await run_python(tmp_path, "-m", "app", *words[1:])
+    """The page's own commands succeed: they show every setting, make a backup, find all well."""
+    await migrate(DatabaseOptions(url=f"sqlite:///{tmp_path / 'data' / 'jobs.db'}"))
+    told = {}
+    for example in EXAMPLES:
+        if example.program == ".venv/bin/myscheduler":
+            _, *arguments = shlex.split(example.command)
+            code, told[arguments[0]], err = await run_python(tmp_path, "-m", "app", *arguments)
+            assert (code, err) == (0, "")
 
-    assert (code, err) == (0, "")
-    assert {line.split()[0] for line in out.splitlines()[1:]} == {*SETTING_NAMES} - {"TZ"}
+    assert set(told) == {"config", "backup", "check"}
+    shown = told["config"].splitlines()[1:]
+    assert {line.split()[0] for line in shown} == {*SETTING_NAMES} - {"TZ"}
 
 
 @pytest.mark.parametrize(

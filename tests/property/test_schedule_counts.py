@@ -6,52 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.schedule import (
-    CronRule,
-    CrontabRule,
-    DateRule,
-    DstFold,
-    DstGap,
-    IntervalRule,
-    Rule,
-    Schedule,
-)
+from app.domain.schedule import CronRule, CrontabRule, DstFold, DstGap, Schedule
 from app.engine.catch_up import LISTED_MAX, find_due_instants, find_stretch
-from app.engine.triggers import ScheduleTrigger, build_trigger
+from app.engine.triggers import build_trigger
 from tests.support.builders import make_due_job
-
-ANCHOR = datetime(2026, 1, 1, tzinfo=UTC)
-ZONES = [
-    "Asia/Tokyo",
-    "America/New_York",
-    "Europe/Berlin",
-    "Australia/Lord_Howe",
-    "Antarctica/Troll",
-    "Africa/Casablanca",
-    "America/Havana",
-    "Pacific/Apia",
-]
-RULES: list[Rule] = [
-    CrontabRule(expression="*/7 * * * *"),
-    CrontabRule(expression="30 1,2,3 * * *"),
-    CrontabRule(expression="0 0 * * *"),
-    CrontabRule(expression="15 */5 1,15 * fri"),
-    CronRule(fields=(("minute", "*/20"), ("second", "0"))),
-    CronRule(fields=(("day", "last"), ("hour", "0"), ("minute", "0"), ("second", "0"))),
-    CronRule(fields=(("hour", "1-3"), ("minute", "0,30"), ("second", "0,59"))),
-    CronRule(fields=(("week", "10-13"), ("hour", "2"), ("minute", "30"), ("second", "0"))),
-    IntervalRule(period=timedelta(minutes=17), parts=()),
-    DateRule(run_at=datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
-]
-
-
-def walked(trigger: ScheduleTrigger, after: datetime, until: datetime) -> list[datetime]:
-    found = []
-    instant = trigger.next_after(after)
-    while instant is not None and instant <= until:
-        found.append(instant)
-        instant = trigger.next_after(instant)
-    return found
+from tests.support.schedule_walks import ANCHOR, RULES, ZONES, walk
 
 
 @settings(max_examples=300, deadline=None)
@@ -68,7 +27,7 @@ def test_a_count_is_the_number_of_instants(rule, zone, gap, fold, begin, span):
     schedule = Schedule(rule=rule, timezone=zone, dst_gap=gap, dst_fold=fold)
     trigger = build_trigger(schedule, anchor=ANCHOR)
     after = begin.replace(tzinfo=UTC)
-    instants = walked(trigger, after, after + span)
+    instants = list(walk(trigger, after, after + span))
     assert trigger.count(after, after + span) == len(instants)
     stretch = find_stretch(trigger, after=after, until=after + span)
     if instants:
@@ -85,7 +44,7 @@ def test_a_count_across_every_jump_of_a_year_is_right(zone: str):
     schedule = Schedule(rule=CrontabRule(expression="*/30 * * * *"), timezone=zone)
     trigger = build_trigger(schedule, anchor=ANCHOR)
     until = ANCHOR + timedelta(days=365)
-    assert trigger.count(ANCHOR, until) == len(walked(trigger, ANCHOR, until))
+    assert trigger.count(ANCHOR, until) == len(list(walk(trigger, ANCHOR, until)))
 
 
 def test_bounds_of_the_schedule_bound_the_count():

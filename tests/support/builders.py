@@ -82,6 +82,7 @@ def make_due_job(job_id: str = "job", **changes: Any) -> DueJob:
         "policy": make_policy(),
         "anchor": NOON - MINUTE,
         "host": "127.0.0.1:9",
+        "cursor": NOON - MINUTE,
         "next_run_time": NOON,
         **changes,
     }

@@ -22,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import asyncpg  # type: ignore[import-untyped]  # it comes without types
+import asyncpg
 import sqlalchemy as sa
 
 from app.db.migrate import migrate

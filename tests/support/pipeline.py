@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from app.backends.embedded import EmbeddedLeader
+from app.backends.embedded import EmbeddedLeader, NoWakeups
 from app.db.migrate import migrate
 from app.db.session import DatabaseOptions, open_sqlite_reader, open_sqlite_writer
 from app.db.unit_of_work import SqliteWriter, UnitOfWork, WriteConnection, Writer
@@ -16,12 +16,14 @@ from app.domain.clock import Clock, SystemClock
 from app.domain.errors import StorageUnavailableError
 from app.domain.events import Event, JobChanged
 from app.domain.execution import Attempt, AttemptOutcome, Execution, Outcome
+from app.domain.history import HistoryFilter
 from app.domain.ids import JobId
+from app.domain.job import Job
 from app.engine.lifecycle import Lifecycle, Stations
 from app.engine.publisher import Publisher
 from app.engine.tasks import Tasks
-from app.main import build_stations
-from app.repositories import execution_repository, job_repository, leadership_repository
+from app.main import Ground, build_stations
+from app.repositories import history_repository, job_list_repository, leadership_repository
 from app.security.egress import EgressOptions, EgressPolicy
 from app.services.job_service import JobService, JobServiceOptions
 from tests.support.service import settings_for
@@ -83,20 +85,30 @@ class Pipeline:
     runner: ScriptedRunner
     tasks: Tasks
     events: list[Event] = field(default_factory=list)
+    crashed: bool = False
+
+    async def crash(self) -> None:
+        """End as a killed process does: nothing is drained, and nothing more is written."""
+        self.crashed = True
+        self.writer.broken = True
+        self.stations.scheduler.shutdown(wait=False)
+        await self.tasks.end_all()
 
     async def history(self, job_id: str) -> list[Execution]:
         """Read a job's executions, oldest first."""
+        wanted = HistoryFilter(job_id=JobId(job_id))
         found = await self.unit_of_work.read(
-            lambda connection: execution_repository.job_history(
-                connection, JobId(job_id), limit=1000
-            )
+            lambda connection: history_repository.read_history(connection, wanted, limit=1000)
         )
-        return found[::-1]
+        return found.executions[::-1]
+
+    async def listed(self) -> list[Job]:
+        """Read all jobs."""
+        return await self.unit_of_work.read(job_list_repository.read_all_jobs)
 
     async def due(self) -> list[JobId]:
         """Tell which jobs have a next run time."""
-        jobs = await self.unit_of_work.read(job_repository.list_jobs)
-        return [job.id for job in jobs if job.next_run_time is not None]
+        return [job.id for job in await self.listed() if job.next_run_time is not None]
 
 
 @contextlib.asynccontextmanager
@@ -119,13 +131,26 @@ async def open_pipeline(
         reader=open_sqlite_reader(options.sqlite_path, readers=2), writer=writer
     )
     now = clock.now()
-    term = await unit_of_work.write(
-        lambda connection: leadership_repository.take_leadership(connection, holder="me", now=now)
-    )
+
+    def lead(connection: WriteConnection) -> tuple[int, datetime | None]:
+        last_beat = leadership_repository.last_beat(connection)
+        return leadership_repository.take_leadership(connection, holder="me", now=now), last_beat
+
+    term, last_beat = await unit_of_work.write(lead)
     runner = runner or ScriptedRunner()
     tasks, publisher = Tasks(), Publisher()
     leader = EmbeddedLeader(owner="me", term=term)
-    stations = build_stations(configured, unit_of_work, clock, leader, runner, tasks, publisher)
+    ground = Ground(
+        settings=configured,
+        unit_of_work=unit_of_work,
+        clock=clock,
+        leader=leader,
+        wakeups=NoWakeups(),
+        runner=runner,
+        tasks=tasks,
+        publisher=publisher,
+    )
+    stations = build_stations(ground)
     pipeline = Pipeline(
         jobs=JobService(
             unit_of_work=unit_of_work,
@@ -151,10 +176,11 @@ async def open_pipeline(
     publisher.subscribe(on_event)
     try:
         if start:
-            await pipeline.lifecycle.start()
+            await pipeline.lifecycle.start_alone(last_beat)
         yield pipeline
     finally:
         writer.broken = False
         runner.gate.set()
-        await pipeline.lifecycle.stop(grace=grace)
+        if not pipeline.crashed:
+            await pipeline.lifecycle.stop(grace=grace)
         await unit_of_work.close()

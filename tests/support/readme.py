@@ -6,7 +6,7 @@ answer a line of ``...`` stands for any lines left out; ids, times and milliseco
 shape, all else as printed. A printed id stands for the same real one wherever it comes again, in
 later commands too.
 
-``python -m tests.support.readme`` writes the tables that are made from the code.
+``python -m tests.support.readme`` writes the tables and pages that are made from the code.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.config import SettingRow, Settings, describe_settings
+from tests.support.errors_page import errors_page
 from tests.support.service import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +247,7 @@ def main() -> None:
     readme = ENGLISH.read_text(encoding="utf-8")
     ENGLISH.write_text(put_table(readme, short_settings_table()), encoding="utf-8")
     CONFIGURATION.write_text(configuration_page(), encoding="utf-8")
+    ERRORS.write_text(errors_page(), encoding="utf-8")
 
 
 _CONFIGURATION_PAGE = """\

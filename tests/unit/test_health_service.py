@@ -1,13 +1,17 @@
 """Readiness is computed from facts."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from app.domain.clock import SystemClock
 from app.domain.errors import StorageUnavailableError
-from app.services.health_service import HealthOptions, HealthService, Pulse
+from app.domain.ids import JobId
+from app.engine.audit_walk import Audit
+from app.engine.auditor import Proof
+from app.engine.reconciliation import DuplicateKind, Finding, Tally
+from app.services.health_service import Check, HealthOptions, HealthService, Pulse
 
-WELL = Pulse(running=True, seconds_since_pass=0.5, lag=timedelta(0))
+WELL = Pulse(running=True, ticks=True, alone=True, seconds_since_pass=0.5, lag=timedelta(0))
 
 
 class FakeUnitOfWork:
@@ -24,14 +28,45 @@ class FakeUnitOfWork:
             await asyncio.Event().wait()
 
 
-async def failing(pulse: Pulse = WELL, **database: bool) -> dict[str, str]:
+class FakeAuditor:
+    """Tells the proof it is given; without one it may be switched off."""
+
+    def __init__(self, proof: Proof | None = None, *, watching: bool = True) -> None:
+        self.proof = proof
+        self.is_watching = watching
+
+
+async def check_all(
+    pulse: Pulse = WELL, auditor: FakeAuditor | None = None, **database: bool
+) -> list[Check]:
     service = HealthService(
         unit_of_work=FakeUnitOfWork(**database),  # type: ignore[arg-type]  # a fake
         clock=SystemClock(),
         pulse=lambda: pulse,
         options=HealthOptions(write_within=timedelta(seconds=0.05)),
+        auditor=auditor or FakeAuditor(),
     )
-    return {check.name: check.detail for check in await service.check() if not check.healthy}
+    return await service.check()
+
+
+async def failing(pulse: Pulse = WELL, **database: bool) -> dict[str, str]:
+    checks = await check_all(pulse, None, **database)
+    return {check.name: check.detail for check in checks if not check.healthy}
+
+
+async def ledger_check(auditor: FakeAuditor) -> Check:
+    (found,) = [check for check in await check_all(auditor=auditor) if check.name == "ledger"]
+    return found
+
+
+def proof_of(tally: Tally, **audit: int) -> Proof:
+    """Make a proof that was made just now."""
+    return Proof(
+        audit=Audit(tally=tally, **audit),  # type: ignore[arg-type]  # numbers only
+        since=datetime(2026, 6, 1, tzinfo=UTC),
+        made_at=SystemClock().now(),
+        holds=tally.is_clean and not audit,
+    )
 
 
 async def test_a_service_that_is_well_is_ready():
@@ -53,20 +88,61 @@ async def test_a_database_that_hangs_fails_its_check():
 
 async def test_an_old_pass_fails_the_scheduler():
     """A last good pass older than five seconds is told with its age."""
-    pulse = Pulse(running=True, seconds_since_pass=6.0, lag=timedelta(0))
+    pulse = Pulse(running=True, ticks=True, alone=True, seconds_since_pass=6.0, lag=timedelta(0))
     assert await failing(pulse) == {"scheduler": "the last good pass was 6.0 s ago"}
 
 
 async def test_a_service_that_starts_or_stops_is_not_ready():
     """Before the first pass and while stopping the scheduler's check fails."""
     for pulse in (
-        Pulse(running=False, seconds_since_pass=0.1, lag=timedelta(0)),
-        Pulse(running=True, seconds_since_pass=None, lag=timedelta(0)),
+        Pulse(running=False, ticks=True, alone=True, seconds_since_pass=0.1, lag=timedelta(0)),
+        Pulse(running=True, ticks=True, alone=True, seconds_since_pass=None, lag=timedelta(0)),
     ):
         assert list(await failing(pulse)) == ["scheduler"]
 
 
 async def test_due_runs_that_wait_fail_the_lag():
     """A due instant that waits longer than ten seconds for its row is told."""
-    pulse = Pulse(running=True, seconds_since_pass=0.1, lag=timedelta(seconds=11))
+    pulse = Pulse(
+        running=True, ticks=True, alone=True, seconds_since_pass=0.1, lag=timedelta(seconds=11)
+    )
     assert await failing(pulse) == {"lag": "the earliest due run waits since 11.0 s"}
+
+
+async def test_the_latest_proof_of_the_ledger_is_told():
+    """A proof that holds is told with what it covers and its age; the check is not required."""
+    check = await ledger_check(FakeAuditor(proof_of(Tally(expected=5))))
+    assert (check.healthy, check.required) == (True, False)
+    expected = "every due instant since 2026-06-01T00:00:00+00:00 has its row (checked 0 s ago)"
+    assert check.detail == expected
+
+
+async def test_a_proof_that_fails_is_told():
+    """What is missing or doubled fails the ledger's check with its numbers."""
+    tally = Tally()
+    found = Finding(job_id=JobId("job"), revision=1, first_us=1, last_us=9, count=3)
+    tally.lacks(found)
+    tally.doubles(
+        Finding(
+            job_id=JobId("job"), revision=1, first_us=1, last_us=1, count=1,
+            kind=DuplicateKind.SECOND_ROW,
+        )
+    )  # fmt: skip
+    check = await ledger_check(FakeAuditor(proof_of(tally)))
+    assert not check.healthy
+    assert "3 due instants have no row; 1 instants have a row too many" in check.detail
+
+
+async def test_overdue_instants_fail_the_ledger():
+    """Instants that are due for too long are told, though no row is missing before a cursor."""
+    check = await ledger_check(FakeAuditor(proof_of(Tally(), overdue_count=7)))
+    assert not check.healthy
+    assert "7 due instants are overdue" in check.detail
+
+
+async def test_before_the_first_proof_nothing_fails():
+    """Before the first proof, and with proofs switched off, the check says so and is well."""
+    assert (await ledger_check(FakeAuditor())).detail == "not proven yet since the start"
+    off = await ledger_check(FakeAuditor(watching=False))
+    assert off.healthy
+    assert "MYSCHEDULER_VERIFY_EVERY_SECONDS is 0" in off.detail

@@ -9,7 +9,7 @@ from app.api.errors import problems
 from app.api.strict_json import StrictJsonRoute
 from app.api.v1.jobs import JobIdPath
 from app.domain.ids import JobId
-from app.schemas.job_mapping import to_instant, to_schedule
+from app.schemas.job_mapping import remark_times, to_instant, to_schedule
 from app.schemas.schedule_answer import (
     JobNextAnswer,
     PreviewAnswer,
@@ -34,7 +34,8 @@ async def preview_schedule(request: PreviewRequest, services: ServicesDep) -> Pr
     schedule = to_schedule(request, default_zone=services.defaults.zone)
     begin = to_instant(request.from_, schedule.timezone, field="from")
     preview = await services.schedules.preview(schedule, begin=begin, count=request.count)
-    return to_preview(preview, request.unknown_fields())
+    warnings = [*request.unknown_fields(), *remark_times(request, schedule)]
+    return to_preview(preview, warnings)
 
 
 @router.post(
@@ -53,7 +54,7 @@ async def simulate_schedule(request: SimulationRequest, services: ServicesDep) -
     assert begin is not None
     assert end is not None
     found = await services.schedules.simulate(schedule, begin=begin, end=end)
-    warnings = request.unknown_fields()
+    warnings = [*request.unknown_fields(), *remark_times(request, schedule)]
     return to_simulation(schedule, found, begin=begin, end=end, warnings=warnings)
 
 

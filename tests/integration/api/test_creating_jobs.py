@@ -402,3 +402,63 @@ async def test_masked_headers_come_back(api):
     answer = await api.create(job_id=job_id, headers=again, replace_existing=True)
     assert answer.status_code == 200
     assert (await api.get(f"/{job_id}"))["headers"] == again
+
+
+@pytest.mark.parametrize(
+    ("fields", "instant", "warning"),
+    [
+        (
+            {"run_at": "2035-03-11T02:30:00"},
+            "2035-03-11T03:00:00-04:00",
+            (
+                "run_at 2035-03-11T02:30:00 does not exist in America/New_York, whose clocks go "
+                "forward over it; it is read as 2035-03-11T03:00:00-04:00 (dst_gap=run_after)"
+            ),
+        ),
+        (
+            {"run_at": "2035-03-11T02:30:00", "dst_gap": "shift"},
+            "2035-03-11T03:30:00-04:00",
+            (
+                "run_at 2035-03-11T02:30:00 does not exist in America/New_York, whose clocks go "
+                "forward over it; it is read as 2035-03-11T03:30:00-04:00 (dst_gap=shift)"
+            ),
+        ),
+        (
+            {"run_at": "2035-11-04T01:30:00"},
+            "2035-11-04T01:30:00-04:00",
+            (
+                "run_at 2035-11-04T01:30:00 comes twice in America/New_York, whose clocks go back; "
+                "it is read as the first, 2035-11-04T01:30:00-04:00 (dst_fold=first)"
+            ),
+        ),
+        (
+            {"run_at": "2035-11-04T01:30:00", "dst_fold": "second"},
+            "2035-11-04T01:30:00-05:00",
+            (
+                "run_at 2035-11-04T01:30:00 comes twice in America/New_York, whose clocks go back; "
+                "it is read as the second, 2035-11-04T01:30:00-05:00 (dst_fold=second)"
+            ),
+        ),
+    ],
+)
+async def test_a_local_time_that_the_clock_makes_void_or_double(api, fields, instant, warning):
+    """A run_at that does not exist, or exists twice, follows the job's rule, and is told."""
+    answer = await api.create(
+        schedule_type="date", interval=None, timezone="America/New_York", **fields
+    )
+    assert answer.status_code == 200
+    assert answer.json()["warnings"] == [warning]
+    assert answer.json()["next_run_time"] == instant
+
+
+async def test_a_local_time_that_is_to_be_skipped(api):
+    """A run_at that does not exist is refused under dst_gap=skip, since it would never run."""
+    answer = await api.create(
+        schedule_type="date",
+        interval=None,
+        timezone="America/New_York",
+        run_at="2035-03-11T02:30:00",
+        dst_gap="skip",
+    )
+    assert answer.status_code == 400
+    assert "does not exist in America/New_York" in answer.json()["detail"]

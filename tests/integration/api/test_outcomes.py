@@ -134,6 +134,7 @@ async def test_retries_are_recorded(api):
     answer = await api.http.get(f"/api/v1/executions/{execution['execution_id']}")
     detail = answer.json()
     attempts = detail.pop("attempt_list")
+    assert detail.pop("explanation") is None
     assert detail == execution
     assert [attempt["number"] for attempt in attempts] == [1, 2, 3]
     assert [attempt["http_status_code"] for attempt in attempts] == [500, None, 200]

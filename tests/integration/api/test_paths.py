@@ -134,7 +134,7 @@ async def test_unknown_execution(api):
 async def test_recent_executions_is_not_a_job(api):
     """/jobs/executions/recent is the history of all jobs, even beside a job called executions."""
     await api.stored(job_id="executions")
-    assert set(await api.get("/executions/recent")) == {"executions", "count", "next_cursor"}
+    assert set(await api.get("/executions/recent")) >= {"executions", "count", "next_cursor"}
     assert (await api.get("/executions"))["job_id"] == "executions"
     assert (await api.get("/executions/executions"))["job_id"] == "executions"
 

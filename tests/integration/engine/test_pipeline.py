@@ -498,7 +498,7 @@ async def test_more_runs_than_fit_in_memory_are_swept_up(tmp_path: Path):
         await create(pipeline, "job", EVERY_HOUR, policy=make_policy(overlap=OverlapPolicy.ALLOW))
         for _ in range(20):
             await pipeline.jobs.trigger(JobId("job"))
-        await pipeline.lifecycle.start()
+        await pipeline.lifecycle.start_alone(None)
         history = await ended(pipeline, "job", 20)
     assert {execution.status for execution in history} == {ExecutionStatus.COMPLETED}
     assert len(pipeline.runner.attempts) == 20

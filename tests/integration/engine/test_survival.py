@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from app import main
 from app.domain.clock import SystemClock
 from app.domain.execution import ExecutionStatus, Reason
 from app.domain.ids import JobId
@@ -18,6 +17,7 @@ from app.domain.job import JobState
 from app.domain.policies import OnCrash, OverlapPolicy, RetryPolicy
 from app.domain.schedule import CronRule, DateRule
 from app.engine.dispatcher import DispatcherOptions
+from app.main import stations as stations_module
 from app.models.tables import jobs
 from tests.integration.engine.test_pipeline import (
     EVERY_HOUR,
@@ -100,7 +100,7 @@ async def test_one_damaged_job_stops_no_other(tmp_path: Path, column: str, old: 
             return (await pipeline.jobs.get(JobId("bad"))).state is JobState.BROKEN
 
         await eventually(broken)
-        assert len(await pipeline.jobs.list()) == 2
+        assert len(await pipeline.listed()) == 2
         await pipeline.jobs.delete(JobId("bad"), actor=None)
         await create(pipeline, "bad", EVERY_SECOND)
         await ended(pipeline, "bad")
@@ -196,7 +196,7 @@ async def test_one_backlog_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.
     options = DispatcherOptions(
         ready_max=50, ready_max_per_job=20, sweep_every=SECOND, host_concurrency=200
     )
-    monkeypatch.setattr(main, "_dispatcher_options", lambda _: options)
+    monkeypatch.setattr(stations_module, "_dispatcher_options", lambda _: options)
 
     class Partial(ScriptedRunner):
         async def run(self, attempt):

@@ -26,7 +26,7 @@ class FailingJobs:
     def __init__(self) -> None:
         self.error: Exception = RuntimeError(SECRET)
 
-    async def list(self) -> None:
+    async def show_all(self, _show: object) -> None:
         """Fail."""
         raise self.error
 
@@ -40,7 +40,7 @@ def jobs() -> FailingJobs:
 @pytest.fixture
 async def client(jobs: FailingJobs) -> AsyncIterator[httpx.AsyncClient]:
     """Put the API in front of it."""
-    services: Any = SimpleNamespace(jobs=jobs)
+    services: Any = SimpleNamespace(job_lists=jobs)
     app = create_app(Settings(), services)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:

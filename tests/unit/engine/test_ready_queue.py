@@ -9,8 +9,10 @@ from tests.support.builders import NOON, make_waiting
 SECOND = timedelta(seconds=1)
 
 
-def make_queue(host_slots: int = 10, size_max: int = 100) -> ReadyQueue:
-    return ReadyQueue(host_slots=host_slots, size_max=size_max, job_size_max=5)
+def make_queue(
+    host_slots: int = 10, size_max: int = 100, host_gap: timedelta = timedelta(0)
+) -> ReadyQueue:
+    return ReadyQueue(host_slots=host_slots, size_max=size_max, job_size_max=5, host_gap=host_gap)
 
 
 def waiting(number: int, *, job: str | None = None, host: str = "a:80", after: int = 0, slots=1):
@@ -147,3 +149,58 @@ def test_slots_given_back_leave_nothing_behind():
     assert queue._busy_hosts == {}
     assert queue._busy_jobs == {}
     assert queue._aside == {}
+
+
+def test_a_hosts_starts_keep_their_distance():
+    """A host gets one start per gap, others go meanwhile, and the queue tells when it goes on."""
+    queue = make_queue(host_gap=SECOND)
+    queue.add([waiting(n, host="a:80") for n in range(3)])
+    queue.add([waiting(9, host="b:80")])
+    assert ids(queue.take(10, NOON)) == ["exe_0", "exe_9"]
+    assert queue.take(10, NOON + SECOND / 2) == []
+    assert queue.next_time() == NOON + SECOND
+    assert ids(queue.take(10, NOON + SECOND)) == ["exe_1"]
+    assert ids(queue.take(10, NOON + 2 * SECOND)) == ["exe_2"]
+
+
+def test_a_run_that_comes_while_its_host_rests():
+    """The distance holds for runs that come after the last start, with none waiting between."""
+    queue = make_queue(host_gap=SECOND)
+    queue.add([waiting(1)])
+    assert ids(queue.take(10, NOON)) == ["exe_1"]
+    queue.add([waiting(2)])
+    assert queue.take(10, NOON + SECOND / 2) == []
+    queue.add([waiting(3)])
+    assert ids(queue.take(10, NOON + SECOND)) == ["exe_2"]
+    assert ids(queue.take(10, NOON + 2 * SECOND)) == ["exe_3"]
+
+
+def test_a_host_that_rests_after_the_clock_is_set_back():
+    """No host rests longer than its gap because the clock was set back."""
+    queue = make_queue(host_gap=SECOND)
+    queue.add([waiting(1, after=-7200), waiting(2, after=-7200)])
+    assert ids(queue.take(10, NOON)) == ["exe_1"]
+    assert queue.take(10, NOON) == []
+    queue.drop_later()
+    assert ids(queue.take(10, NOON - 3600 * SECOND)) == ["exe_2"]
+
+
+def test_a_resting_hosts_slots_stay_its_own():
+    """A host whose rest ends while all its slots are taken waits for a slot."""
+    queue = make_queue(host_slots=1, host_gap=SECOND)
+    queue.add([waiting(1), waiting(2)])
+    assert ids(queue.take(10, NOON)) == ["exe_1"]
+    assert queue.take(10, NOON + 2 * SECOND) == []
+    queue.release_host("a:80")
+    assert ids(queue.take(10, NOON + 2 * SECOND)) == ["exe_2"]
+
+
+def test_what_is_not_ready_can_be_dropped():
+    """After drop_later the runs that were not ready are unknown and may be added again."""
+    queue = make_queue()
+    queue.add([waiting(1, after=60), waiting(2)])
+    assert queue.take(0, NOON) == []
+    queue.drop_later()
+    assert len(queue) == 1
+    queue.add([waiting(1)])
+    assert sorted(ids(queue.take(10, NOON + 60 * SECOND))) == ["exe_1", "exe_2"]

@@ -122,6 +122,17 @@ def test_an_interrupted_attempt_is_put_back_and_spends_no_retry():
     assert ending.retries == 0
 
 
+@pytest.mark.parametrize("reason", [Reason.USER, Reason.OVERLAP])
+@pytest.mark.parametrize("on_crash", list(OnCrash))
+def test_an_attempt_that_was_ended_on_purpose_is_the_last(reason, on_crash):
+    """Cut off by a user or by the next run, an execution is cancelled, retries left or not."""
+    outcome = Outcome(kind=AttemptOutcome.INTERRUPTED, reason=reason, error="cut off", sent=True)
+    run = make_claimed(policy=make_policy(on_crash=on_crash))
+    ending = conclude(run, outcome, owner="me", ended_at=NOON, chance=NoChance())
+    assert (ending.status, ending.reason) == (ExecutionStatus.CANCELLED, reason)
+    assert ending.next_attempt_at is None
+
+
 def test_waits_double_from_the_first_to_the_cap():
     """The waits are first, 2 x first, 4 x first … up to the longest."""
     policy = RetryPolicy(max_retries=5, first_wait=2 * SECOND, wait_max=10 * SECOND)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from apscheduler.triggers.base import BaseTrigger
 
+from app.domain.clock import to_us
 from app.domain.errors import InvalidScheduleError
 from app.domain.schedule import (
     CronRule,
@@ -108,6 +109,9 @@ def test_a_broken_source_is_noticed():
         def count(self, begin: datetime, end: datetime) -> int:
             return 0
 
+        def list_us(self, begin: datetime, end: datetime) -> list[int]:
+            return []
+
     trigger = ScheduleTrigger(schedule=schedule_of(DAILY), source=Backward())
     with pytest.raises(AssertionError, match="forward"):
         trigger.next_after(NOW)
@@ -177,6 +181,21 @@ def test_bounds_are_inclusive():
     assert at(2026, 12, 1, 9) == trigger.next_after(NOW)
     assert at(2026, 12, 2, 9) == trigger.next_after(at(2026, 12, 1, 9))
     assert trigger.next_after(at(2026, 12, 2, 9)) is None
+
+
+@pytest.mark.parametrize("rule", [DAILY, every(hours=24), DateRule(run_at=at(2026, 11, 22, 9))])
+def test_a_list_excludes_its_begin_and_includes_its_end(rule):
+    """An instant is listed in the span that ends at it, in any zone, and not where one begins."""
+    nine, jst = at(2026, 11, 22, 9), timezone(9 * 60 * MINUTE)
+    microsecond = timedelta(microseconds=1)
+    trigger = trigger_of(rule, anchor=at(2026, 11, 21, 9))
+    expected = [to_us(nine)]
+    assert expected == trigger.list_us(nine - MINUTE, nine)
+    assert expected == trigger.list_us(nine - microsecond, nine)
+    assert expected == trigger.list_us((nine - MINUTE).astimezone(jst), nine.astimezone(jst))
+    assert trigger.list_us(nine, nine + MINUTE) == []
+    assert trigger.list_us(nine - MINUTE, nine - microsecond) == []
+    assert trigger.list_us(nine, nine - MINUTE) == []
 
 
 def test_bounds_hold_for_dates_and_intervals():

@@ -58,7 +58,7 @@ def test_a_broken_job():
         "method": "",
         "execution_count": 7,
     }
-    detail = to_job_detail(job, [], default_zone="Asia/Tokyo")
+    detail = to_job_detail(job, [], totals={}, default_zone="Asia/Tokyo")
     assert detail.state_reason == "the stored schedule cannot be read"
     assert detail.created_at == "2026-07-01T09:00:00+09:00"
     assert (detail.trigger_info, detail.headers, detail.body) == ({}, None, None)

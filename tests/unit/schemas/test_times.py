@@ -3,7 +3,8 @@ from datetime import UTC, date, datetime
 import pytest
 
 from app.domain.errors import InvalidScheduleError
-from app.schemas.times import read_instant, show_instant, zone_abbreviation
+from app.domain.schedule import DstFold, DstGap
+from app.schemas.times import JumpRule, read_instant, show_instant, zone_abbreviation
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,33 @@ def test_reading(text, zone, utc):
     """A local time is read in its zone; in a gap as its end, in a fold as the first of the two."""
     expected = datetime.fromisoformat(utc).replace(tzinfo=UTC)
     assert read_instant(datetime.fromisoformat(text), zone) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "utc"),
+    [
+        ("2026-03-29T02:30:00", JumpRule(gap=DstGap.SHIFT), "2026-03-29T01:30:00"),
+        ("2026-10-25T02:30:00", JumpRule(fold=DstFold.SECOND), "2026-10-25T01:30:00"),
+        # one run cannot be at both
+        ("2026-10-25T02:30:00", JumpRule(fold=DstFold.BOTH), "2026-10-25T00:30:00"),
+        ("2026-06-01T02:30:00", JumpRule(gap=DstGap.SKIP, fold=DstFold.SECOND),
+         "2026-06-01T00:30:00"),
+    ],
+)  # fmt: skip
+def test_reading_by_a_rule(text, rule, utc):
+    """A rule for jumps of the clock says where a missing time goes and which double one counts."""
+    expected = datetime.fromisoformat(utc).replace(tzinfo=UTC)
+    assert read_instant(datetime.fromisoformat(text), "Europe/Berlin", rule=rule) == expected
+
+
+def test_a_missing_time_that_is_to_be_skipped():
+    """Under dst_gap=skip a time that does not exist is refused, with what to change."""
+    with pytest.raises(InvalidScheduleError, match=r"does not exist in Europe/Berlin.*dst_gap"):
+        read_instant(
+            datetime.fromisoformat("2026-03-29T02:30:00"),
+            "Europe/Berlin",
+            rule=JumpRule(gap=DstGap.SKIP),
+        )
 
 
 @pytest.mark.parametrize(

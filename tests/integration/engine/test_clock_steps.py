@@ -1,0 +1,364 @@
+"""What a step of the machine's clock does to jobs, by the real pipeline on a virtual clock."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from app.domain.clock import from_us, to_us
+from app.domain.execution import AttemptOutcome, Execution, ExecutionStatus, Outcome, Reason
+from app.domain.ids import JobId
+from app.domain.job import JobState
+from app.domain.policies import CatchUp, RetryPolicy
+from app.domain.schedule import Schedule
+from app.services.job_service import NewJob
+from tests.support.builders import make_definition, make_delivery, make_policy
+from tests.support.clocked_pipeline import ClockedPipeline
+from tests.support.pipeline import OK, ScriptedRunner
+from tests.support.schedules import crontab_of, date_of, interval_of
+from tests.support.virtual_clock import VirtualClock
+
+SECOND = timedelta(seconds=1)
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+START = datetime(2027, 6, 1, 12, 0, 0, 500_000, tzinfo=UTC)
+EVERY_MINUTE = interval_of(MINUTE)
+ON_THE_MINUTE = crontab_of("* * * * *")
+FAILED = Outcome(
+    kind=AttemptOutcome.RESPONSE, reason=Reason.STATUS, http_status=500, error="It said 500"
+)
+
+
+class Steps:
+    """A running service, its clock, and what the tests do with them."""
+
+    def __init__(self, service: ClockedPipeline) -> None:
+        self.service = service
+        self.clock = service.clock
+
+    async def put(self, schedule: Schedule, job_id: str = "job", **changes: object) -> None:
+        definition = make_definition(schedule=schedule, **changes)
+        new = NewJob(id=JobId(job_id), definition=definition, replace_existing=True)
+        await self.service.current.jobs.create(new, actor="test")
+        await self.see()
+
+    async def see(self) -> None:
+        """Let the service see the clock, and wait until it has done what is to do."""
+        await self.service.compare_clocks()
+        await self.service.poke()
+        await self.service.quiet()
+
+    async def advance(self, passed: timedelta) -> None:
+        self.clock.advance(passed)
+        await self.see()
+
+    async def set_by(self, step: timedelta) -> None:
+        self.clock.step(step)
+        await self.see()
+
+    async def history(self, job_id: str = "job") -> list[Execution]:
+        return await self.service.current.history(job_id)
+
+    async def ran(self, job_id: str = "job") -> list[datetime]:
+        """Tell the instants that were run, in the order of their rows."""
+        history = await self.history(job_id)
+        assert all(execution.attempts <= 1 for execution in history)
+        return [execution.scheduled_for for execution in history if execution.attempts]
+
+    async def next_time(self, job_id: str = "job") -> datetime | None:
+        return (await self.service.current.jobs.get(JobId(job_id))).next_run_time
+
+    async def epoch(self, job_id: str = "job") -> int:
+        return (await self.service.current.jobs.get(JobId(job_id))).clock_epoch
+
+    def events(self) -> list[tuple[str, datetime, datetime | None]]:
+        """Read the service's own history: what, when, and the old clock or last sign of life."""
+        found = self.service.rows("SELECT kind, at_us, since_us FROM service_events ORDER BY seq")
+        return [
+            (kind, from_us(at_us), None if since_us is None else from_us(since_us))
+            for kind, at_us, since_us in found
+        ]
+
+
+@contextlib.asynccontextmanager
+async def steps_of(folder: Path, *outcomes: Outcome, **settings: object) -> AsyncIterator[Steps]:
+    """Start a service at ``START``; stop it at the end."""
+    runner = ScriptedRunner(*outcomes)
+    with VirtualClock(START) as clock:
+        service = ClockedPipeline(folder, clock, runner, **settings)
+        await service.start()
+        try:
+            yield Steps(service)
+        finally:
+            runner.gate.set()
+            await service.close()
+
+
+async def test_an_interval_goes_on_with_the_rest_of_its_period(tmp_path: Path):
+    """After a step back an interval job runs when its period is over, then at every period."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(EVERY_MINUTE)
+        await steps.advance(MINUTE)
+        await steps.advance(20 * SECOND)
+        await steps.set_by(-HOUR)
+        assert await steps.next_time() == steps.clock.now() + 40 * SECOND
+        await steps.advance(40 * SECOND)
+        await steps.advance(MINUTE)
+        ran = await steps.ran()
+    first = START + MINUTE
+    assert ran == [first, first + MINUTE - HOUR, first + 2 * MINUTE - HOUR]
+
+
+async def test_an_interval_in_a_new_epoch_keeps_one_row_per_instant(tmp_path: Path):
+    """Set back by a multiple of its period, a job runs at the same instants under new ids."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(EVERY_MINUTE)
+        await steps.advance(MINUTE)
+        await steps.set_by(-MINUTE)
+        await steps.advance(MINUTE)
+        history = await steps.history()
+    assert [execution.scheduled_for for execution in history] == [START + MINUTE] * 2
+    assert len({execution.id for execution in history}) == 2
+
+
+async def test_a_cron_rule_repeats_nothing(tmp_path: Path):
+    """After a step back the instants that ran are not run again, and the first new one is."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(ON_THE_MINUTE)
+        await steps.advance(MINUTE)
+        await steps.advance(MINUTE)
+        before = await steps.ran()
+        await steps.set_by(-HOUR)
+        await steps.advance(30 * MINUTE)
+        await steps.advance(30 * MINUTE)
+        assert await steps.ran() == before
+        await steps.advance(MINUTE)
+        assert await steps.ran() == [*before, before[-1] + MINUTE]
+
+
+async def test_a_cron_rule_runs_what_comes_again_without_a_row(tmp_path: Path):
+    """An instant before the job was made, which the clock reaches again, is run."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(crontab_of("30 20 * * *"))
+        assert await steps.next_time() == datetime(2027, 6, 2, 11, 30, tzinfo=UTC)
+        await steps.set_by(-HOUR)
+        await steps.advance(30 * MINUTE)
+        assert await steps.ran() == [datetime(2027, 6, 1, 11, 30, tzinfo=UTC)]
+        assert await steps.next_time() == datetime(2027, 6, 2, 11, 30, tzinfo=UTC)
+
+
+async def test_a_one_off_runs_once_at_its_time(tmp_path: Path):
+    """A date to come waits for the clock to show it; one that was run is not run again."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(date_of(START + MINUTE), "done")
+        await steps.put(date_of(START + 10 * MINUTE), "to come")
+        await steps.advance(5 * MINUTE)
+        await steps.set_by(-HOUR)
+        await steps.advance(HOUR)
+        assert await steps.ran("to come") == []
+        await steps.advance(5 * MINUTE)
+        assert await steps.ran("to come") == [START + 10 * MINUTE]
+        assert await steps.ran("done") == [START + MINUTE]
+        done = await steps.service.current.jobs.get(JobId("done"))
+        assert done.state is JobState.FINISHED
+
+
+async def test_a_retry_waits_no_longer_than_it_would_have(tmp_path: Path):
+    """A waiting retry moves back with the clock."""
+    retry = RetryPolicy(max_retries=1, first_wait=30 * SECOND, wait_max=30 * SECOND)
+    async with steps_of(tmp_path, FAILED, OK) as steps:
+        await steps.put(date_of(START), delivery=make_delivery(retry=retry))
+        (execution,) = await steps.history()
+        assert execution.next_attempt_at == START + 30 * SECOND
+        await steps.advance(10 * SECOND)
+        await steps.set_by(-HOUR)
+        (execution,) = await steps.history()
+        assert execution.next_attempt_at == steps.clock.now() + 20 * SECOND
+        await steps.advance(19 * SECOND)
+        assert len(steps.service.runner.attempts) == 1
+        await steps.advance(SECOND)
+        (execution,) = await steps.history()
+    assert (execution.status, execution.attempts) == (ExecutionStatus.COMPLETED, 2)
+
+
+async def test_a_jittered_start_moves_back_too(tmp_path: Path):
+    """What was queued for a moment to come starts as long after the step as before it."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(date_of(START + SECOND, jitter=10 * MINUTE))
+        await steps.advance(SECOND)
+        (execution,) = await steps.history()
+        assert execution.next_attempt_at is not None
+        left = execution.next_attempt_at - steps.clock.now()
+        await steps.set_by(-HOUR)
+        await steps.advance(left)
+        (execution,) = await steps.history()
+    assert execution.status is ExecutionStatus.COMPLETED
+
+
+async def test_a_paused_job_resumes_within_its_period(tmp_path: Path):
+    """A job that was paused before the step goes on after it as any other."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(EVERY_MINUTE)
+        await steps.advance(30 * MINUTE)
+        await steps.service.current.jobs.pause(JobId("job"), actor="test")
+        await steps.set_by(-HOUR)
+        await steps.service.current.jobs.resume(JobId("job"), actor="test")
+        assert await steps.next_time() == steps.clock.now() + MINUTE
+        await steps.advance(MINUTE)
+        assert (await steps.ran())[-1] == steps.clock.now()
+
+
+@pytest.mark.parametrize("back", [SECOND, 5 * SECOND])
+async def test_a_small_step_is_waited_out(tmp_path: Path, back: timedelta):
+    """A step back within the tolerance begins no epoch, repeats nothing and is no event."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(interval_of(SECOND))
+        for _ in range(6):
+            await steps.advance(SECOND)
+        before = await steps.ran()
+        await steps.set_by(-back)
+        await steps.advance(back)
+        assert await steps.ran() == before
+        await steps.advance(SECOND)
+        assert await steps.ran() == [*before, before[-1] + SECOND]
+        assert await steps.epoch() == 0
+        assert [kind for kind, _, _ in steps.events()] == ["started"]
+
+
+async def test_steps_are_events_of_the_service(tmp_path: Path):
+    """Each step is kept with the time the clock showed after it, and would have shown."""
+    async with steps_of(tmp_path) as steps:
+        await steps.advance(SECOND)
+        await steps.set_by(-HOUR)
+        await steps.advance(SECOND)
+        await steps.set_by(2 * HOUR)
+        await steps.service.stop()
+        events = steps.events()
+    assert events == [
+        ("started", START, START) if events[0][2] else ("started", START, None),
+        ("clock_set_back", START + SECOND - HOUR, START + SECOND),
+        ("clock_set_forward", START + 2 * SECOND + HOUR, START + 2 * SECOND - HOUR),
+        ("stopped", START + 2 * SECOND + HOUR, None),
+    ]
+
+
+async def test_a_step_back_while_the_service_is_down(tmp_path: Path):
+    """The last sign of life tells of it at the next start, and jobs go on from there."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(EVERY_MINUTE)
+        await steps.put(ON_THE_MINUTE, "cron")
+        await steps.advance(MINUTE)
+        cron = await steps.ran("cron")
+        await steps.service.stop()
+        steps.clock.step(-HOUR)
+        await steps.service.start()
+        assert await steps.next_time() == START + 2 * MINUTE - HOUR
+        await steps.advance(MINUTE)
+        assert await steps.ran() == [START + MINUTE, START + 2 * MINUTE - HOUR]
+        assert await steps.ran("cron") == cron
+        kinds = [(kind, since) for kind, _, since in steps.events()[1:]]
+    assert kinds == [
+        ("stopped", None),
+        ("clock_set_back", START + MINUTE),
+        ("started", START + MINUTE),
+    ]
+
+
+async def test_a_step_back_after_a_crash(tmp_path: Path):
+    """A crash is dated by the last sign of life, at most ten seconds old."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(EVERY_MINUTE)
+        for _ in range(7):
+            await steps.advance(10 * SECOND)
+        await steps.service.crash()
+        steps.clock.step(-HOUR)
+        await steps.service.start()
+        following = await steps.next_time()
+    assert following is not None
+    assert following - steps.clock.now() <= MINUTE
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "runs", "covered"),
+    [(CatchUp.LATEST, 1, 59), (CatchUp.NONE, 0, 60), (CatchUp.ALL, 3, 57)],
+)
+async def test_a_step_forward_is_no_storm(
+    tmp_path: Path, catch_up: CatchUp, runs: int, covered: int
+):
+    """What a step forward makes late follows the catch-up policy, and nothing is left out."""
+    policy = make_policy(
+        catch_up=catch_up, catch_up_max_runs=3, misfire_grace=timedelta(0), max_instances=3
+    )
+    async with steps_of(tmp_path) as steps:
+        await steps.put(EVERY_MINUTE, policy=policy)
+        await steps.set_by(HOUR + SECOND)
+        await steps.advance(SECOND)
+        history = await steps.history()
+        assert len(steps.service.runner.attempts) == runs
+        assert await steps.epoch() == 0
+        assert [kind for kind, _, _ in steps.events()][1:] == ["clock_set_forward"]
+    accounted = [execution for execution in history if not execution.attempts]
+    assert sum(execution.instant_count for execution in accounted) == covered
+    assert sum(execution.instant_count for execution in history) == 60
+
+
+async def test_a_step_that_the_database_did_not_take_is_mended_later(tmp_path: Path):
+    """While writes are refused a step stays unmended, and it is mended once they are not."""
+    async with steps_of(tmp_path) as steps:
+        await steps.put(EVERY_MINUTE)
+        await steps.advance(10 * MINUTE)
+        writer = steps.service.current.writer
+        writer.broken = True
+        steps.clock.step(-HOUR)
+        assert not await steps.service.compare_clocks()
+        steps.clock.advance(10 * SECOND)
+        assert not await steps.service.compare_clocks()
+        writer.broken = False
+        await steps.see()
+        following = await steps.next_time()
+        events = steps.events()[1:]
+    assert following == START + 11 * MINUTE - HOUR
+    assert events == [
+        ("clock_set_back", steps.clock.now(), steps.clock.now() + HOUR),
+    ]
+
+
+async def test_every_job_is_set_right(tmp_path: Path):
+    """More jobs than one transaction takes all go on after a step back."""
+    async with steps_of(tmp_path) as steps:
+        for number in range(201):
+            definition = make_definition(schedule=EVERY_MINUTE)
+            job_id = JobId(f"job-{number}")
+            new = NewJob(id=job_id, definition=definition, replace_existing=False)
+            await steps.service.current.jobs.create(new, actor="test")
+        await steps.see()
+        await steps.advance(SECOND)
+        await steps.set_by(-HOUR)
+        found = steps.service.rows(
+            "SELECT clock_epoch, next_run_us, count(*) FROM jobs GROUP BY 1, 2"
+        )
+    assert found == [(1, to_us(START + MINUTE - HOUR), 201)]
+
+
+async def test_late_starts_after_an_outage_are_spread(tmp_path: Path):
+    """Of twenty jobs due during an outage one starts at once, the others one after another."""
+    async with steps_of(tmp_path, late_starts_per_second=10) as steps:
+        for number in range(20):
+            await steps.put(date_of(START + MINUTE), f"job-{number}")
+        await steps.service.stop()
+        steps.clock.advance(HOUR)
+        await steps.service.start()
+        await steps.see()
+        assert len(steps.service.runner.attempts) == 1
+        waiting = steps.service.rows(
+            "SELECT next_attempt_us FROM executions WHERE status = 'queued' ORDER BY 1"
+        )
+        times = [steps.clock.now(), *(from_us(us) for (us,) in waiting)]
+        assert [later - earlier for earlier, later in pairwise(times)] == [SECOND / 10] * 19
+        await steps.advance(SECOND)
+        assert len(steps.service.runner.attempts) == 11
+        await steps.advance(SECOND)
+        assert len(steps.service.runner.attempts) == 20

@@ -1,0 +1,153 @@
+"""The pipeline under a clock that the test moves: started, stopped and killed on one file.
+
+The stations are the real ones with their real loops. Two of the loops only wait for the machine's
+time to pass, so their rounds are made here: the clock watch's, and the window's regular reading.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from app.domain.clock import to_us
+from app.domain.errors import UnavailableError
+from tests.support.pipeline import Pipeline, ScriptedRunner, open_pipeline
+from tests.support.service import eventually
+from tests.support.virtual_clock import VirtualClock
+
+_OVERDUE = "SELECT id FROM jobs WHERE state = 'active' AND next_run_us <= ?"
+_WAITING = """
+    SELECT job_id, exclusive, next_attempt_us FROM executions
+    WHERE status IN ('queued', 'retrying') AND next_attempt_us <= ?
+"""
+_RUNNING = "SELECT job_id, id, attempts FROM executions WHERE status = 'running'"
+# A host takes this many attempts at once, and every job of these tests has its own.
+_HOST_SLOTS = 10
+
+
+class ClockedPipeline:
+    """One service on the database in ``folder``, over any number of starts."""
+
+    def __init__(
+        self, folder: Path, clock: VirtualClock, runner: ScriptedRunner, **settings: Any
+    ) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.runner = runner
+        self._settings = settings
+        self._running = contextlib.AsyncExitStack()
+        self._pipeline: Pipeline | None = None
+        self._reader: sqlite3.Connection | None = None
+
+    @property
+    def up(self) -> bool:
+        """Tell whether the service runs."""
+        return self._pipeline is not None
+
+    @property
+    def current(self) -> Pipeline:
+        """The service that runs."""
+        assert self._pipeline is not None, "the service is down"
+        return self._pipeline
+
+    async def start(self) -> None:
+        """Start the service as a process does, and wait until it is quiet."""
+        pipeline = await self._running.enter_async_context(
+            open_pipeline(self.folder, runner=self.runner, clock=self.clock, **self._settings)
+        )
+        await pipeline.tasks.end_loop("clock_watch")
+        self._pipeline = pipeline
+
+    async def stop(self) -> None:
+        """Stop in good order; attempts under way are given up at once."""
+        await self.current.lifecycle.stop(grace=timedelta(0))
+        await self._leave()
+
+    async def crash(self) -> None:
+        """End without a word."""
+        await self.current.crash()
+        await self._leave()
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        if self.up:
+            await self.stop()
+        if self._reader is not None:
+            self._reader.close()
+
+    async def compare_clocks(self) -> bool:
+        """Make the clock watch's round; False if the database did not take what it found."""
+        watch = self.current.stations.clock_watch
+        try:
+            await watch.compare()
+            if self.clock.monotonic() - watch._beat_at >= 10:
+                await watch._beat()
+        except UnavailableError:
+            return False
+        return True
+
+    async def poke(self) -> None:
+        """Let the stations see that time has passed."""
+        pipeline = self.current
+        await pipeline.tasks.end_loop("window")
+        pipeline.tasks.loop("window", pipeline.stations.window.run)
+        pipeline.stations.dispatcher.add([])
+
+    async def quiet(self) -> None:
+        """Wait until nothing is left to do at this moment, but for what the runner's gate holds."""
+        await eventually(self._is_quiet, every=0.01)
+        stations = self.current.stations
+        async with asyncio.timeout(1000):
+            await stations.ledger.drained()
+            await stations.recorder.drained()
+
+    def rows(self, statement: str, *parameters: object) -> list[Any]:
+        """Read by plain SQL."""
+        if self._reader is None:
+            self._reader = sqlite3.connect(self.folder / "jobs.db", isolation_level=None)
+        return self._reader.execute(statement, parameters).fetchall()
+
+    def _is_quiet(self) -> bool:
+        now_us = to_us(self.clock.now())
+        running = self.rows(_RUNNING)
+        if self._has_news() or self.rows(_OVERDUE, now_us) or self._is_left(running):
+            return False
+        busy = Counter(job_id for job_id, _, _ in running)
+        return not any(
+            self._may_start(busy[job_id], exclusive)
+            for job_id, exclusive, _ in self.rows(_WAITING, now_us)
+        )
+
+    def _has_news(self) -> bool:
+        """Tell whether a station has yet to look, or is looking, at what is to do.
+
+        It would take the time at which it is done for the time at which it looked.
+        """
+        dispatcher = self.current.stations.dispatcher
+        reading = self.current.unit_of_work._readers._inside
+        return dispatcher._news.is_set() or dispatcher._read_again or bool(reading)
+
+    def _is_left(self, running: Sequence[tuple[str, str, int]]) -> bool:
+        """Tell whether something runs that the gate does not hold."""
+        if self.runner.gate.is_set():
+            return bool(running)
+        sent = {(attempt.execution_id, attempt.number) for attempt in self.runner.attempts}
+        return any((execution, number) not in sent for _, execution, number in running)
+
+    def _may_start(self, running_of_job: int, exclusive: int) -> bool:
+        if self.runner.gate.is_set():
+            return True
+        return running_of_job < (1 if exclusive else 2)
+
+    async def _leave(self) -> None:
+        """Close what is left of a start; the runner's gate stays as it was."""
+        held = not self.runner.gate.is_set()
+        self._pipeline = None
+        await self._running.aclose()
+        self._running = contextlib.AsyncExitStack()
+        if held:
+            self.runner.gate.clear()
