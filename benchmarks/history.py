@@ -242,15 +242,12 @@ def _prune(path: Path) -> PruneRow:
         contextlib.closing(sqlite3.connect(path)) as database,
     ):
 
-        def oldest() -> int:
-            number: int = database.execute("SELECT min(seq) FROM executions").fetchone()[0]
-            return number
-
         def count() -> int:
             return sum(row[0] for row in database.execute("SELECT pruned FROM job_totals"))
 
         quiet = _measure(client, seconds=_PRUNE_SECONDS)
-        while oldest() == 1:
+        at_first = count()
+        while count() == at_first:
             time.sleep(0.05)
             client.get("/health/live")  # lest the connection be closed as idle
         before, began = count(), time.perf_counter()

@@ -36,7 +36,7 @@ from app.engine.audit_walk import (
     lay_out_all,
 )
 from app.engine.reconciliation import Finding
-from app.engine.rules_in_force import FIRST_US, Span, is_at_rest
+from app.engine.rules_in_force import FIRST_US, Span
 from app.engine.triggers import TriggerCache, TriggerCacheOptions
 from app.repositories import audit_repository
 from app.repositories.audit_repository import JobHead
@@ -243,11 +243,18 @@ class Auditor:
     def _look_after(self, after: JobId, span: Span, connection: ReadConnection) -> Batch:
         """Read the next jobs; of those that can have no instant in what is new, nothing more."""
         limit = self._options.jobs_max
-        found = audit_repository.list_heads(connection, after=after, limit=limit)
-        heads, now_us = found, to_us(self._clock.now())
         if span.whole_idle:
-            heads = [head for head in found if not is_at_rest(head, span, now_us=now_us)]
-        return self._read_batch(connection, heads, span, last=found[-1].id if found else None)
+            heads = audit_repository.list_moved_heads(
+                connection,
+                after=after,
+                limit=limit,
+                moved_us=span.after_us,
+                due_us=to_us(self._clock.now()),
+            )
+        else:
+            heads = audit_repository.list_heads(connection, after=after, limit=limit)
+        last = heads[-1].id if len(heads) == limit else None
+        return self._read_batch(connection, heads, span, last=last)
 
     def _read_batch(
         self, connection: ReadConnection, heads: list[JobHead], span: Span, *, last: JobId | None

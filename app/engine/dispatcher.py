@@ -272,6 +272,8 @@ class Dispatcher:
             self._overflowed = True
             raise
         taken = {run.attempt.execution_id for run in claimed}
+        # What was left out was claimed elsewhere, or waits for a slot that is taken there.
+        self._overflowed |= len(taken) < len(batch)
         self._unclaim([run for run in batch if run.id not in taken])
         for run in claimed:
             self._start(run)

@@ -209,12 +209,3 @@ def find_overdue(rules: RulesInForce, span: Span, *, now_us: int) -> tuple[int, 
     first = rule.trigger.next_after(from_us(after))
     assert first is not None, "it was counted"
     return count, to_us(first)
-
-
-def is_at_rest(head: JobHead, span: Span, *, now_us: int) -> bool:
-    """Tell whether a job can have no instant in a span that reaches up to now."""
-    if head.cursor_us > span.after_us:
-        return False
-    return head.state is not JobState.ACTIVE or (
-        head.next_run_us is not None and head.next_run_us > now_us
-    )

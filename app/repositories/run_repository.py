@@ -25,6 +25,7 @@ from app.domain.execution import (
 from app.domain.ids import ExecutionId, JobId
 from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
 from app.models.tables import attempts, executions, job_revisions
+from app.repositories import slot_repository
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
     load_delivery,
@@ -255,6 +256,7 @@ def claim_runs(
     What was cancelled or claimed by another is left out of the answer, and so is an exclusive run
     of a job that has one running (the row of a lost attempt, until it is rescued).
     """
+    free = slot_repository.free_slots(connection, waiting)
     rows = _claimable(connection, [run.id for run in waiting])
     claimed: list[ClaimedRun] = []
     unreadable: list[UnreadableRun] = []
@@ -263,12 +265,16 @@ def claim_runs(
         row = rows.get(run.id)
         if row is None or (row.exclusive and run.job_id in exclusive_jobs):
             continue
+        if free.get(run.job_id, 1) < 1:
+            continue
         try:
             claimed.append(_claimed(run, row, claim))
         except (UnreadableDefinitionError, OverflowError) as error:
             unreadable.append(UnreadableRun(execution_id=run.id, problem=str(error)))
         if row.exclusive:
             exclusive_jobs.add(run.job_id)
+        if run.job_id in free:
+            free[run.job_id] -= 1
     if claimed:
         connection.execute(_CLAIM, [_claim_values(run, claim) for run in claimed])
     return claimed, unreadable

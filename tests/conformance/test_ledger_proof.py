@@ -18,7 +18,7 @@ from app.engine.audit_walk import Audit
 from app.engine.auditor import Auditor, AuditorOptions, AuditRequest
 from app.engine.reconciliation import DuplicateKind, Finding
 from app.engine.rules_in_force import Span
-from app.repositories import job_repository
+from app.repositories import audit_repository, job_repository
 from tests.conformance.builders import (
     JOB,
     NOW,
@@ -413,3 +413,16 @@ async def test_requests_wait_for_each_other_and_not_for_ever(database: Database)
         door.opened.set()
     assert (second.complete, second.jobs, second.last_job) == (False, 0, "a")
     assert (await first).tally.expected == ROWS
+
+
+async def test_jobs_without_news_are_passed_over(database: Database):
+    """Of all jobs those are listed that moved since one moment, or should have by another."""
+    await add_job(database, "moved", cursor=NOW + SECOND, next_run_time=NOW + 9 * SECOND)
+    await add_job(database, "resting", cursor=NOW - SECOND, next_run_time=NOW + 9 * SECOND)
+    await add_job(database, "due", cursor=NOW - SECOND, next_run_time=NOW + SECOND)
+    await add_job(database, "paused", cursor=NOW, state=JobState.PAUSED, next_run_time=None)
+    asked = {"limit": 9, "moved_us": NOW_US, "due_us": NOW_US + 1_000_000}
+    found = await database.read(audit_repository.list_moved_heads, after=JobId(""), **asked)
+    assert [one.id for one in found] == ["due", "moved"]
+    later = await database.read(audit_repository.list_moved_heads, after=JobId("due"), **asked)
+    assert [one.id for one in later] == ["moved"]

@@ -79,7 +79,7 @@ async def world(database: Database) -> World:
             keep_failed=90 * DAY,
             keep_others=30 * DAY,
             keep_per_job=5,
-            rows_max=20,
+            rows_max=50,
             rest_factor=0,
             rest_min=timedelta(0),
             totals_at_once=1,
@@ -134,8 +134,8 @@ async def test_a_pass_goes_on_where_the_last_one_stopped(world: World):
     """What had not ended when it was passed is found when the walk begins anew, a day later."""
     await world.add([NOW - 40 * DAY], finished_us=to_us(NOW - 29 * DAY))
     passed = await world.add([NOW - 40 * DAY + n * MINUTE for n in range(4)], S.FAILED)
-    await world.add([NOW - 40 * DAY + n * MINUTE for n in range(25)])
-    assert await world.pruner.prune() == 25
+    await world.add([NOW - 40 * DAY + n * MINUTE for n in range(60)])
+    assert await world.pruner.prune() == 60
     world.clock.shown += 2 * DAY
     assert await world.pruner.prune() == 0
     world.clock.added += DAY.total_seconds()

@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -6,6 +7,7 @@ import pytest
 from app.domain.execution import (
     AttemptOutcome,
     Cause,
+    ClaimedRun,
     Execution,
     ExecutionStatus,
     Outcome,
@@ -538,3 +540,27 @@ async def test_a_waiting_run_goes_by_the_definition_it_was_queued_with(database:
     first, second = await waiting(database)
     assert first.host != "other.test:8080"
     assert second.host == "other.test:8080"
+
+
+async def test_replicas_share_a_jobs_limit(postgres: Database):
+    """Of claims made by several processes at once, no more are granted than the job may run."""
+    policy = replace(make_definition().policy, max_instances=2)
+    await add_job(postgres, definition=make_definition(policy=policy))
+    await add_rows(postgres, *(make_row(number, exclusive=False) for number in range(6)))
+    runs = await waiting(postgres)
+    assert {run.job_slots for run in runs} == {2}
+    claims = [
+        postgres.write(run_repository.claim_runs, [run], make_claim(owner=f"replica:{number}"))
+        for number, run in enumerate(runs)
+    ]
+    granted = [claimed for answer, _ in await asyncio.gather(*claims) for claimed in answer]
+    assert len(granted) == 2
+    owner = granted_by(runs, granted[0])
+    await record(postgres, make_ending(granted[0], ExecutionStatus.COMPLETED, owner=owner))
+    rest = [run for run in runs if run.id not in {one.attempt.execution_id for one in granted}]
+    again, _ = await postgres.write(run_repository.claim_runs, rest, make_claim())
+    assert len(again) == 1
+
+
+def granted_by(runs: list[WaitingRun], claimed: ClaimedRun) -> str:
+    return f"replica:{[run.id for run in runs].index(claimed.attempt.execution_id)}"

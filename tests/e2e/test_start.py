@@ -142,14 +142,22 @@ async def test_uvicorn_refuses_a_wrong_configuration(tmp_path: Path):
     assert sorted(err.splitlines()) == sorted(PROBLEMS)
 
 
-async def test_postgresql_is_refused_in_words(tmp_path: Path):
-    """An address that this version cannot serve from is refused by a sentence, with code 1."""
-    url = "postgresql://user:hunter2@localhost/jobs"
+async def test_an_absent_postgresql_is_told_in_words(tmp_path: Path):
+    """A PostgreSQL that cannot be reached ends the start by a sentence, with code 1."""
+    url = "postgresql://user:hunter2@localhost:1/jobs"
     code, out, err = await run_python(tmp_path, "-m", "app", "serve", DATABASE_URL=url)
 
     assert (code, out) == (1, "")
-    assert err.startswith("Serving from PostgreSQL is not possible in this version; ")
+    assert err.startswith("The PostgreSQL database could not be opened or migrated; ")
     assert "hunter2" not in err
+
+
+async def test_a_role_needs_replicas(tmp_path: Path):
+    """A role other than all is refused on an SQLite file, where one process does everything."""
+    code, out, err = await run_python(tmp_path, "-m", "app", "serve", MYSCHEDULER_ROLE="worker")
+
+    assert (code, out) == (1, "")
+    assert err.startswith("MYSCHEDULER_ROLE divides the work among replicas on PostgreSQL; ")
 
 
 async def test_a_port_in_use_is_refused_in_words(tmp_path: Path):

@@ -91,6 +91,23 @@ def test_serve_hands_over_the_settings(command, program, environ):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "role"),
+    [
+        (("serve",), "api"),
+        (("serve", "--role", "Worker"), "worker"),
+        (("scheduler", "run"), "scheduler"),
+        (("worker", "run"), "worker"),
+    ],
+)
+def test_a_replica_has_a_role(command, program, environ, arguments, role):
+    """The role is the environment's, or the flag's; two commands are short for one each."""
+    environ.update(MYSCHEDULER_ROLE="api")
+    service = program(serve=0)
+    assert command(*arguments, "--port", "2") == (0, "", "")
+    assert (service.settings.role, service.settings.port) == (role, 2)
+
+
 def test_serve_exits_as_the_service_does(command, program):
     """The service's exit code is the command's."""
     program(serve=1)
@@ -135,6 +152,9 @@ def test_a_flag_that_cannot_be_used(command, program):
     code, _, err = command("serve", "--port", "70000")
     assert code == 2
     assert "The configuration has 1 problem:\n  - --port is '70000'; it must be" in err
+    code, _, err = command("serve", "--role", "boss")
+    assert code == 2
+    assert "--role is 'boss'; it must be all, api, scheduler or worker" in err
 
 
 def test_values_are_not_markup(command, environ):

@@ -9,7 +9,7 @@ from app.domain.clock import to_us
 from app.domain.ids import JobId
 from app.domain.job import JobState
 from app.engine.reconciliation import EpochPart, Tally
-from app.engine.rules_in_force import FIRST_US, LAST_US, RulesInForce, Span, is_at_rest
+from app.engine.rules_in_force import FIRST_US, LAST_US, RulesInForce, Span
 from app.engine.triggers import TriggerCache, TriggerCacheOptions
 from app.repositories.audit_repository import JobHead, StoredRevision
 from app.repositories.definition_codec import dump_delivery, dump_policy, dump_schedule
@@ -163,18 +163,3 @@ def test_deleted_and_finished_revisions_name_nothing():
     gone = revision(2, 200, 200, state=JobState.FINISHED)
     parts, _ = lay_out(head(revision=3), revision(1, 100, 100), gone, revision(3, 300, 300))
     assert drawn(parts)[2] == (0, 200, 300, "nothing")
-
-
-@pytest.mark.parametrize(
-    ("changes", "rests"),
-    [
-        ({"cursor_us": 600}, False),
-        ({"cursor_us": 400}, True),
-        ({"cursor_us": 400, "next_run_us": 450}, False),
-        ({"cursor_us": 400, "next_run_us": None}, False),
-        ({"cursor_us": 400, "next_run_us": None, "state": JobState.PAUSED}, True),
-    ],
-)
-def test_jobs_without_news_are_passed_over(changes: dict[str, Any], rests: bool):  # noqa: FBT001 - a parameter
-    """A job rests if its cursor has not moved into the span and nothing of it is due."""
-    assert is_at_rest(head(**changes), Span(after_us=500), now_us=700) is rests
