@@ -84,7 +84,7 @@ def _plan_due(
     open_runs = execution_repository.count_open(connection, [due.id])
     # The service is up: an instant found too late at a change is late, not a downtime's.
     moment = Moment(now=now, up_since=due.next_run_time)
-    plan = plan_job(found, open_runs.get((due.id, due.clock_epoch), Counter()), moment)
+    plan = plan_job(found, open_runs.get(due.id, Counter()), moment)
     # What a change accounts for ends at the change, not at the last instant before it.
     rest = plan_left_out(due, trigger.left_out(found.last, now))
     return [*plan.rows, *rest]

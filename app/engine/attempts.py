@@ -7,7 +7,7 @@ send (the process was suspended) that its lease could end before its deadline is
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -95,9 +95,10 @@ class Attempts:
             )
 
     def _conclude(self, run: ClaimedRun, outcome: Outcome) -> Ending:
+        now = self._clock.now()
+        ending = conclude(run, outcome, owner=self._owner, ended_at=now, chance=self._chance)
         # A clock that is set back meanwhile must not let an attempt end before it began.
-        ended_at = max(self._clock.now(), run.attempt.started_at)
-        return conclude(run, outcome, owner=self._owner, ended_at=ended_at, chance=self._chance)
+        return replace(ending, ended_at=max(now, run.attempt.started_at))
 
 
 def _ended_early(reason: Reason | None, *, sent: bool) -> Outcome:

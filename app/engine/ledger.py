@@ -141,8 +141,10 @@ class Ledger:
                 self._idle.set()
 
     async def _write(self, batch: Sequence[DueInstants], broken: Sequence[BrokenJob]) -> None:
-        wait = self._options.retry_first
+        wait, free_at = self._options.retry_first, self._pacer.free_at
         while True:
+            # What a refused commit gave places to starts where it would have.
+            self._pacer.free_at = free_at
             moment = Moment(now=self._clock.now(), up_since=self._up_since)
             try:
                 committed = await self._unit_of_work.write(
@@ -180,8 +182,7 @@ class Ledger:
         rows: list[NewExecution] = []
         advances: list[Advance] = []
         for found in usable:
-            key = (found.job.id, found.job.clock_epoch)
-            plan = _plan(found, open_runs.get(key, Counter()), moment)
+            plan = _plan(found, open_runs.get(found.job.id, Counter()), moment)
             if plan is None:
                 _break(connection, _unplannable(found), committed, now=moment.now)
                 continue

@@ -30,7 +30,7 @@ class Pacer:
         self._late_after = options.late_after
         rate = options.starts_per_second
         self._gap_seconds = None if rate is None else 1 / rate
-        self._free_at = clock.monotonic()
+        self.free_at = clock.monotonic()
 
     def place(self, rows: list[NewExecution], *, now: datetime) -> list[NewExecution]:
         """Return the rows, those that wait and are late with a start of their own from ``now``."""
@@ -47,6 +47,6 @@ class Pacer:
 
     def _start(self, row: NewExecution, now: datetime, gap_seconds: float) -> NewExecution:
         monotonic = self._clock.monotonic()
-        start = max(self._free_at, monotonic)
-        self._free_at = start + gap_seconds
+        start = max(self.free_at, monotonic)
+        self.free_at = start + gap_seconds
         return replace(row, next_attempt_at=now + timedelta(seconds=start - monotonic))

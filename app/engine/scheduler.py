@@ -64,6 +64,9 @@ class GuardedScheduler(AsyncIOScheduler):
         return self._clock.monotonic() - self.last_good_pass
 
     def _process_jobs(self) -> Any:
+        if not self.running:
+            # A wake-up that was on its way when the scheduler was shut down: no timer, no pass.
+            return None
         try:
             wait_seconds = super()._process_jobs()  # type: ignore[no-untyped-call]  # as above
         except Exception:

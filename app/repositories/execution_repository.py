@@ -61,25 +61,25 @@ def known_ids(connection: ReadConnection, ids: Sequence[ExecutionId]) -> set[Exe
 
 def count_open(
     connection: ReadConnection, job_ids: Sequence[JobId]
-) -> dict[tuple[JobId, int], Counter[ExecutionStatus]]:
-    """Count the queued, running and retrying executions of jobs, by job and clock epoch.
+) -> dict[JobId, Counter[ExecutionStatus]]:
+    """Count the queued, running and retrying executions of jobs, by job.
 
-    Those of an earlier epoch belong to a deleted job of the same id. Jobs without any are left out.
+    What still runs of a deleted job of the same id is left out, and so are jobs without any.
     """
-    counts: dict[tuple[JobId, int], Counter[ExecutionStatus]] = {}
+    counts: dict[JobId, Counter[ExecutionStatus]] = {}
     for start in range(0, len(job_ids), CHUNK):
         statement = (
             sa.select(
                 executions.c.job_id,
-                executions.c.clock_epoch,
                 executions.c.status,
                 sa.func.count(),
             )
             .where(executions.c.job_id.in_(job_ids[start : start + CHUNK]), OPEN)
-            .group_by(executions.c.job_id, executions.c.clock_epoch, executions.c.status)
+            .where(executions.c.stop_reason.is_distinct_from(Reason.JOB_DELETED))
+            .group_by(executions.c.job_id, executions.c.status)
         )
-        for job_id, epoch, status, count in connection.execute(statement):
-            counts.setdefault((JobId(job_id), epoch), Counter())[ExecutionStatus(status)] = count
+        for job_id, status, count in connection.execute(statement):
+            counts.setdefault(JobId(job_id), Counter())[ExecutionStatus(status)] = count
     return counts
 
 

@@ -358,7 +358,7 @@ def _replace(
         execution_count=existing.execution_count,
         created_at=existing.created_at,
     )
-    kept = _place(existing, kept, moment=moment)
+    kept = _place(connection, existing, kept, moment=moment)
     if existing.state is JobState.PAUSED:
         kept = replace(kept, state=JobState.PAUSED, next_run_time=None)
     elif kept.next_run_time is None:
@@ -379,11 +379,12 @@ def _account(
     return ready, existing.cursor if existing.state is JobState.FINISHED else moment
 
 
-def _place(existing: Job, kept: Job, *, moment: datetime) -> Job:
+def _place(connection: WriteConnection, existing: Job, kept: Job, *, moment: datetime) -> Job:
     """Find where a replaced job's schedule goes on.
 
-    An unchanged schedule keeps its anchor. A one-off set a moment into the past still runs: its
-    instant, which the cursor has passed, belongs to a new epoch.
+    An unchanged schedule keeps its anchor. A new one begins at once: if its first instant lies
+    before what is accounted (a one-off set a moment into the past; a clock that was set back),
+    its instants belong to a new epoch.
     """
     old, new = existing.definition, kept.definition
     if old is not None and new is not None and old.schedule == new.schedule:
@@ -391,10 +392,24 @@ def _place(existing: Job, kept: Job, *, moment: datetime) -> Job:
         return replace(kept, next_run_time=_trigger_of(kept).next_after(moment))
     if kept.next_run_time is None or kept.next_run_time > moment:
         return kept
-    if new is not None and isinstance(new.schedule.rule, DateRule):
-        cursor = kept.next_run_time - _MICROSECOND
-        return replace(kept, clock_epoch=existing.clock_epoch + 1, cursor=cursor)
-    return replace(kept, next_run_time=_trigger_of(kept).next_after(moment))
+    begin = _begin(connection, kept)
+    if begin >= moment:
+        return replace(kept, next_run_time=_trigger_of(kept).next_after(moment))
+    return replace(
+        kept,
+        clock_epoch=existing.clock_epoch + 1,
+        cursor=begin,
+        next_run_time=_trigger_of(kept).next_after(begin),
+    )
+
+
+def _begin(connection: WriteConnection, job: Job) -> datetime:
+    """Tell after what a new rule begins; a cron rule runs nothing again that has a row."""
+    assert job.definition is not None, "a replaced job has its new definition"
+    if not isinstance(job.definition.schedule.rule, CronRule | CrontabRule):
+        return job.anchor
+    last = execution_repository.last_accounted(connection, job.id)
+    return job.anchor if last is None else max(job.anchor, last)
 
 
 def _retire(

@@ -162,14 +162,14 @@ async def test_open_executions_are_counted_by_job_and_status(database: Database)
     await add_rows(database, make_row(8), make_row(9), make_unrun(10), make_row(1, OTHER))
     ids = [JOB, OTHER, JobId("idle"), *[JobId("unknown")] * 600]
     assert await database.read(execution_repository.count_open, ids) == {
-        (JOB, 0): Counter(
+        JOB: Counter(
             {
                 ExecutionStatus.QUEUED: 2,
                 ExecutionStatus.RUNNING: 2,
                 ExecutionStatus.RETRYING: 1,
             }
         ),
-        (OTHER, 0): Counter({ExecutionStatus.QUEUED: 1}),
+        OTHER: Counter({ExecutionStatus.QUEUED: 1}),
     }
 
 

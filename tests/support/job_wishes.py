@@ -86,6 +86,11 @@ def _bounded(policy: RunPolicy) -> RunPolicy:
     return policy
 
 
-wishes = st.builds(
-    Wish, kind=st.sampled_from(list(KINDS)), policy=_policies.map(_bounded), retry=_retries
-)
+def _wishes(kinds: list[str]) -> st.SearchStrategy[Wish]:
+    kind = st.sampled_from(kinds)
+    return st.builds(Wish, kind=kind, policy=_policies.map(_bounded), retry=_retries)
+
+
+wishes = _wishes(list(KINDS))
+# Those for which a night is different when the zone's clocks change.
+night_wishes = _wishes([kind for kind in KINDS if "01:30" in kind or "night" in kind])

@@ -23,12 +23,13 @@ class _Move:
 
     def __init__(self):
         self.answer = Moved(outcome=MoveOutcome.MOVED, sums=SUMS)
+        self.error = None
         self.addresses = None
 
     def __call__(self, settings, source, target):
         self.addresses = (source, target)
-        if isinstance(self.answer, Exception):
-            raise self.answer
+        if self.error is not None:
+            raise self.error
         return self.answer
 
 
@@ -127,7 +128,7 @@ def test_what_was_moved_as_json(command):
 
 def test_a_refusal_is_one_sentence(command, program):
     """What is refused is one sentence, and code 1."""
-    program.answer = StorageInUseError("Stop it first")
+    program.error = StorageInUseError("Stop it first")
     assert command("--from", SQLITE, "--to", POSTGRES) == (1, "", "Stop it first\n")
 
 

@@ -217,8 +217,8 @@ ERROR_CODES = {
     "too_many_connections": ErrorEntry(
         title=Text(en="Too many connections", ja="接続が多すぎる"),
         cause=Text(
-            en="All of 4,096 connections, or of half as many as the limit of open files allows, have "
-            "a request under way. The connection is closed.",
+            en="All of 4,096 connections, or of half as many as the limit of open files allows, "
+            "have a request under way. The connection is closed.",
             ja="4096 本（または開けるファイル数の上限の半分）の接続が、すべてリクエストを処理中"
             "です。接続は閉じられます。",
         ),

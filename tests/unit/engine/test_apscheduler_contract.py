@@ -224,3 +224,17 @@ def test_a_long_outage_is_listed_up_to_a_bound_and_counted_beyond():
     assert found.elided is not None
     assert (found.elided.first, found.elided.count) == (NOON, 501)
     assert found.elided.last + timedelta(minutes=1) == found.fire_times[0]
+
+
+async def test_a_wake_up_on_its_way_when_the_scheduler_is_shut_down():
+    """It makes no pass and raises nothing: APScheduler has let go of its loop by then."""
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    ticks: list[DueInstants] = []
+    due = datetime.now(UTC) - SECOND  # noqa: TID251 - APScheduler reads the real clock
+    scheduler = open_scheduler(FakeWindow(waiting("a", due=due)), ticks)
+    scheduler.shutdown(wait=False)
+    scheduler.wakeup()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (failures, ticks) == ([], [])
