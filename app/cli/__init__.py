@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from app.cli import data, explaining, ledger, schedules, serving, settings
+from app.cli import data, explaining, ledger, moving, schedules, serving, settings
 
 _EPILOG = (
     "Settings are read from .env, then the environment, then flags; the later wins. "
@@ -30,7 +30,10 @@ _app = typer.Typer(
     rich_markup_mode="rich",
 )
 _app.command()(serving.serve)
+_app.add_typer(serving.scheduler)
+_app.add_typer(serving.worker)
 _app.command()(data.migrate)
+_app.command()(moving.move)
 _app.command()(data.backup)
 _app.command()(data.check)
 _app.command()(ledger.verify)

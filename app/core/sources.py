@@ -113,7 +113,7 @@ def gather(
             _take(name, layer, gathered, empty=empty)
         _judge_unknown_names(layer, names, gathered)
     for name, text in flags.items():
-        place = f"--{name.lower().replace('_', '-')}"
+        place = f"--{name.removeprefix('MYSCHEDULER_').lower().replace('_', '-')}"
         gathered.given[name] = Given(name=name, text=text.strip(), origin=Origin.FLAG, place=place)
     _warn_of_near_misses(layers, names, gathered)
     return gathered

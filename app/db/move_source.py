@@ -35,6 +35,17 @@ class Checksum:
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """The checksum of each table, and a fingerprint that tells this state from every other.
+
+    A VACUUM changes the fingerprint too: it may change the row numbers by which a move goes on.
+    """
+
+    sums: dict[str, Checksum]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Rows in the order of their columns; ``last`` is SQLite's own number of the last one."""
 
@@ -42,14 +53,31 @@ class Batch:
     last: int
 
 
-def sum_up(rows: Iterable[Row]) -> Checksum:
-    """Digest rows of integers, texts and nulls: the sum of a hash of each."""
-    count, total = 0, 0
-    for row in rows:
+class Summing:
+    """Digests rows of integers, texts and nulls: the sum of a hash of each."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._total = 0
+
+    def add(self, row: Row) -> None:
+        """Take one more row."""
         hashed = hashlib.blake2b(repr(row).encode(), digest_size=_DIGEST_BYTES)
-        total += int.from_bytes(hashed.digest())
-        count += 1
-    return Checksum(count, f"{total % 2 ** (8 * _DIGEST_BYTES):0{2 * _DIGEST_BYTES}x}")
+        self._total += int.from_bytes(hashed.digest())
+        self._rows += 1
+
+    def checksum(self) -> Checksum:
+        """Tell the sum so far."""
+        total = self._total % 2 ** (8 * _DIGEST_BYTES)
+        return Checksum(self._rows, f"{total:0{2 * _DIGEST_BYTES}x}")
+
+
+def sum_up(rows: Iterable[Row]) -> Checksum:
+    """Digest all rows."""
+    summing = Summing()
+    for row in rows:
+        summing.add(row)
+    return summing.checksum()
 
 
 @contextlib.contextmanager
@@ -82,23 +110,18 @@ class MoveSource:
         found = self._connection.execute("SELECT version_num FROM alembic_version").fetchone()
         return str(found[0])
 
-    def checksum(self, table: sa.Table) -> Checksum:
-        """Read a whole table."""
-        return sum_up(row[1:] for row in self._rows(table, after=0))
-
-    def fingerprint(self) -> str:
-        """Tell this state of the file apart from every other, also after a VACUUM.
-
-        A VACUUM changes the numbers by which an interrupted move goes on.
-        """
+    def survey(self) -> "Survey":
+        """Read everything once."""
         numbers = [
             self._connection.execute(
                 f"SELECT count(*), total(rowid), max(rowid) FROM {table.name}"  # noqa: S608 - a constant
             ).fetchone()
             for table in TABLES
         ]
-        sums = [self.checksum(table) for table in TABLES]
-        return sum_up([(repr(numbers), repr(sums))]).digest
+        sums = {
+            table.name: sum_up(row[1:] for row in self._rows(table, after=0)) for table in TABLES
+        }
+        return Survey(sums, sum_up([(repr(numbers), repr(sums))]).digest)
 
     def batches(self, table: sa.Table, *, after: int) -> Iterator[Batch]:
         """Read a table's rows behind the one numbered ``after``, in order."""

@@ -55,7 +55,11 @@ class ClockWatchOptions:
 
 
 class ClockWatch:
-    """Compares the clocks; ``on_set_back`` is called after a step back is mended."""
+    """Compares the clocks.
+
+    At a step back ``move_pending`` is told how far what is not written yet must move, and
+    ``on_set_back`` that all is mended.
+    """
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class ClockWatch:
         clock: Clock,
         publisher: Publisher,
         options: ClockWatchOptions,
+        move_pending: Callable[[timedelta], None],
         on_set_back: Callable[[], None],
     ) -> None:
         self._unit_of_work = unit_of_work
@@ -72,6 +77,7 @@ class ClockWatch:
         self._clock = clock
         self._publisher = publisher
         self._options = options
+        self._move_pending = move_pending
         self._on_set_back = on_set_back
         self._beat_at = clock.monotonic()
         self._wall, self._monotonic = clock.now(), clock.monotonic()
@@ -123,6 +129,8 @@ class ClockWatch:
             if page.last is None:
                 break
             after = page.last
+        # Nothing between these two: what was written before is moved there, the rest here.
+        self._move_pending(expected - now)
         await self._unit_of_work.write(
             lambda connection: execution_repository.move_back_waiting(
                 connection, now=now, step=expected - now

@@ -8,8 +8,9 @@ needs the same database.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """A claimed run and what became of it."""
 
@@ -63,6 +64,7 @@ class Recorder:
         self._options = options
         self._on_recorded = on_recorded
         self._pending: list[Ended] = []
+        self._writing: list[Ended] = []
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,6 +75,13 @@ class Recorder:
         self._idle.clear()
         self._news.set()
 
+    def move_back(self, step: timedelta) -> None:
+        """Let retries that are not recorded yet wait no longer although the clock was set back."""
+        for ended in (*self._pending, *self._writing):
+            if ended.ending.next_attempt_at is not None:
+                later = ended.ending.next_attempt_at - step
+                ended.ending = replace(ended.ending, next_attempt_at=later)
+
     async def drained(self) -> None:
         """Wait until everything accepted is written."""
         await self._idle.wait()
@@ -81,23 +90,26 @@ class Recorder:
         """Write endings as they come, until cancelled."""
         while True:
             await self._news.wait()
-            batch, self._pending = self._pending, []
+            self._writing, self._pending = self._pending, []
             try:
-                written = await self._write([ended.ending for ended in batch])
+                written = await self._write()
             except BaseException:
-                self._pending[:0] = batch
+                self._pending[:0] = self._writing
                 raise
+            finally:
+                batch, self._writing = self._writing, []
             self._tell(batch, written)
             if not self._pending:
                 self._news.clear()
                 self._idle.set()
 
-    async def _write(self, endings: Sequence[Ending]) -> list[Ending]:
+    async def _write(self) -> list[Ending]:
         wait = self._options.retry_first
         while True:
+            endings = [ended.ending for ended in self._writing]
             try:
                 return await self._unit_of_work.write(
-                    lambda connection: run_repository.record_endings(connection, endings)
+                    partial(run_repository.record_endings, endings=endings)
                 )
             except UnavailableError as error:
                 log.warning("outcomes.postponed", count=len(endings), why=str(error))

@@ -1,8 +1,8 @@
 """The composition root: the only package that builds objects and wires them to each other.
 
 ``pipeline.py`` opens everything behind the API in order and closes it in the reverse order;
-``serving.py`` puts the API in front of it and runs both under uvicorn; ``tools.py`` runs the
-commands that do not serve. ``app`` is there for ``uvicorn app.main:app``.
+``serving.py`` puts the API in front of it and runs both under uvicorn; ``tools.py`` and
+``moving.py`` run the commands that do not serve. ``app`` is there for ``uvicorn app.main:app``.
 """
 
 import os
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from app.core.config import ConfigError, load_settings
 from app.core.logging import configure_logging
+from app.main.moving import move
 from app.main.pipeline import open_service
 from app.main.serving import create_app, serve
 from app.main.stations import Ground, build_stations
@@ -26,6 +27,7 @@ __all__ = [
     "create_app",
     "explain",
     "migrate",
+    "move",
     "open_service",
     "report_transitions",
     "serve",

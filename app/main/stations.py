@@ -73,7 +73,7 @@ def build_stations(ground: Ground) -> Stations:
         dispatcher=dispatcher,
         recorder=recorder,
         rescuer=_rescuer(ground, dispatcher, lambda runs: hand_over(ground, stations, runs)),
-        clock_watch=_clock_watch(ground, dispatcher),
+        clock_watch=_clock_watch(ground, dispatcher, recorder),
         pruner=_pruner(ground),
         auditor=_auditor(ground),
     )
@@ -193,13 +193,14 @@ def _rescuer(
     )
 
 
-def _clock_watch(ground: Ground, dispatcher: Dispatcher) -> ClockWatch:
+def _clock_watch(ground: Ground, dispatcher: Dispatcher, recorder: Recorder) -> ClockWatch:
     return ClockWatch(
         unit_of_work=ground.unit_of_work,
         leader=ground.leader,
         clock=ground.clock,
         publisher=ground.publisher,
         options=ClockWatchOptions(),
+        move_pending=recorder.move_back,
         on_set_back=dispatcher.read_again,
     )
 

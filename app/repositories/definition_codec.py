@@ -119,7 +119,14 @@ def host_of(url: str) -> str:
 def _read(document: str, text: str, build: Callable[[dict[str, Any]], T]) -> T:
     try:
         return build(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UnreadableDefinitionError(f"the stored {document} cannot be read") from error
 
 

@@ -96,7 +96,7 @@ def test_make_targets_exist(words: list[str]) -> None:
 
 def test_docker_commands_fit_the_dockerfile() -> None:
     """What is built is what is run, on the port and the volume that the Dockerfile declares."""
-    build, run = commands("docker")
+    build, run, _compose = commands("docker")
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     (port,) = re.findall(r"^EXPOSE (\d+)$", dockerfile, re.MULTILINE)
     (volume,) = re.findall(r'^VOLUME \["(.+)"\]$', dockerfile, re.MULTILINE)
@@ -109,16 +109,24 @@ def test_docker_commands_fit_the_dockerfile() -> None:
     assert stop_timeout > Settings().shutdown_grace_seconds
 
 
-def test_the_cluster_runs_the_image_of_the_page() -> None:
+def test_compose_finds_its_file() -> None:
+    """`docker compose up` without a name reads the file that is there."""
+    _build, _run, compose = commands("docker")
+
+    assert compose == ["docker", "compose", "up", "--detach", "--wait"]
+    assert (ROOT / "compose.yaml").is_file()
+
+
+@pytest.mark.parametrize("words", commands("kubectl"), ids=" ".join)
+def test_the_cluster_runs_the_image_of_the_page(words: list[str]) -> None:
     """`kubectl apply -k` names a kustomization whose image is the one that the page builds."""
-    (words,) = commands("kubectl")
     assert words[:3] == ["kubectl", "apply", "-k"]
     folder = ROOT / words[3]
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
     (image,) = kustomization["images"]
 
     assert f"{image['name']}:{image['newTag']}" == commands("docker")[0][3]
-    assert [name for name in kustomization["resources"] if not (folder / name).is_file()] == []
+    assert [name for name in kustomization["resources"] if not (folder / name).exists()] == []
 
 
 @BOTH

@@ -126,6 +126,11 @@ class PostgresServer:
             ],
             user=self._user, cwd=self.folder, check=True, capture_output=True,
         )  # fmt: skip
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Run a server on the cluster, without waiting."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.folder),
@@ -133,11 +138,15 @@ class PostgresServer:
             "max_connections": "200",
         }
         options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-        with (self.folder / "log").open("wb") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*_ends_with_parent(), self._binaries / "postgres", "-D", self._data, *options],
                 user=self._user, cwd=self.folder, stdout=log, stderr=log,
             )  # fmt: skip
+
+    def wait_ready(self) -> None:
+        """Wait until it takes connections; fail if it is gone."""
+        assert self._process is not None
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -22,7 +22,7 @@ class Disk:
         compiler = shutil.which("cc")
         if compiler is None:
             pytest.skip("no C compiler (cc) to build the library that watches fsync")
-        command = [compiler, "-shared", "-fPIC", "-O1", "-o", library, _SOURCE, "-ldl"]
+        command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_SOURCE), "-ldl"]
         subprocess.run(command, check=True)
         self.environment = {"LD_PRELOAD": str(library), "KEEP_SYNCED": str(self.kept)}
 

@@ -260,7 +260,7 @@ Every setting has a default. Settings are read from, the later wins:
 1. the defaults below,
 2. the file `.env` in the working directory,
 3. the environment,
-4. flags of `myscheduler serve` (`--host`, `--port`, `--database-url`, `--log-level`).
+4. flags of `myscheduler serve` (`--host`, `--port`, `--database-url`, `--log-level`, `--role`).
 
 Each `NAME` may instead be given as `NAME_FILE`, the path of a file that holds the value.
 
@@ -268,8 +268,8 @@ Each `NAME` may instead be given as `NAME_FILE`, the path of a file that holds t
 A configuration that cannot be used stops the start with exit code 2, and all problems are listed at
 once.
 
-This version serves from SQLite only; a PostgreSQL address is read and checked, but `serve` refuses
-it.
+With an SQLite file one process does everything, and a second one on the same file is refused.
+Several replicas share a PostgreSQL database: one of them leads, and each obeys its own limits.
 
 {}"""
 

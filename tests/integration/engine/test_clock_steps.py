@@ -446,7 +446,6 @@ async def test_a_retry_of_what_was_under_way_waits_as_asked(tmp_path: Path):
         assert execution.next_attempt_at == steps.clock.now() + 30 * SECOND
 
 
-@pytest.mark.xfail(strict=True, reason="the wait is counted from the old clock")
 async def test_a_retry_that_could_not_be_recorded_waits_as_asked(tmp_path: Path):
     """An outcome that the database takes only after a step back is tried again after its wait."""
     retry = RetryPolicy(max_retries=1, first_wait=30 * SECOND, wait_max=30 * SECOND)

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.util import await_only
 
 from app.backends.postgres.leader import LOCK_KEY, LeaderOptions, PostgresLeader
 from app.db.session import open_postgres, open_postgres_direct, open_postgres_reader
-from app.db.unit_of_work import PostgresWriter, UnitOfWork
+from app.db.unit_of_work import PostgresWriter, UnitOfWork, WriteConnection
 from app.domain.clock import SystemClock
-from app.domain.errors import StorageInUseError
+from app.domain.errors import StorageInUseError, StorageUnavailableError
 from app.engine.tasks import Tasks
 from tests.support.service import eventually
 
@@ -56,11 +57,11 @@ class Replica:
 
         self.tasks.loop("leader", lambda: self.leader.run(gained, lost))
 
-    async def leads(self) -> None:
+    async def leads(self, *, seconds: float = 20) -> None:
         async def asked() -> bool:
             return self.leader.is_leading and self.told[-1:] == ["gained"]
 
-        await eventually(asked)
+        await eventually(asked, seconds=seconds)
 
     async def tick(self) -> None:
         """Commit what only the leader may."""
@@ -167,3 +168,34 @@ async def test_a_silent_leader_is_cut_off(url: str):
         with pytest.raises(StorageInUseError, match="taken over"):
             await one.tick()
         await two.tick()
+
+
+@pytest.mark.xfail(strict=True, reason="a transaction may stay open for as long as its process")
+@pytest.mark.slow
+async def test_a_leader_that_stops_in_a_tick_is_replaced(url: str):
+    """A leader that was stopped between two statements of a tick keeps no other from leading."""
+    async with replica(url, "one") as one, replica(url, "two") as two:
+        one.campaign()
+        await one.leads()
+        silent, guarded = asyncio.Event(), asyncio.Event()
+
+        async def silence(_connection: object) -> None:
+            await silent.wait()
+
+        def tick(connection: WriteConnection) -> None:
+            one.leader.guard(connection)
+            guarded.set()
+            await_only(silent.wait())
+
+        ticking = one.tasks.spawn(one.unit_of_work.write(tick), name="tick")
+        await guarded.wait()
+        one.leader._ping = silence  # type: ignore[method-assign, assignment]  # stands for SIGSTOP
+        two.campaign()
+        try:
+            # The database takes it that a transaction whose client is silent is a lost one.
+            await two.leads(seconds=10)
+        finally:
+            silent.set()
+            await asyncio.wait([ticking])
+        with pytest.raises(StorageUnavailableError):
+            ticking.result()

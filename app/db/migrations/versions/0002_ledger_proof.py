@@ -20,7 +20,41 @@ _COUNT = """INSERT INTO job_totals (job_id, status, reason, cause, total, instan
     ON CONFLICT (job_id, status, reason, cause) DO UPDATE
     SET total = job_totals.total + 1, instants = job_totals.instants + NEW.instant_count;"""
 
+# Instants of the years 1 to 9999, which every calendar here can show.
+_INSTANTS = {
+    "jobs": ("anchor_us", "cursor_us", "next_run_us", "pruned_us", "created_us", "updated_us"),
+    "executions": (
+        "scheduled_us",
+        "until_us",
+        "lease_until_us",
+        "next_attempt_us",
+        "queued_us",
+        "started_us",
+        "attempt_started_us",
+        "finished_us",
+    ),
+}
+_NO_INSTANT = "an instant lies in the years 1 to 9999"
+_KEPT = "a revision of a job is never deleted"
+
+
+def _outside(table: str) -> str:
+    """Say which new values no calendar knows; an absent one is none of them."""
+    return " OR ".join(
+        f"NEW.{column} NOT BETWEEN -62135596800000000 AND 253402300799999999"
+        for column in _INSTANTS[table]
+    )
+
+
 _SQLITE_TRIGGERS = (
+    *(
+        f"""CREATE TRIGGER {table}_instants_{event.lower()} BEFORE {event} ON {table}
+        WHEN {_outside(table)} BEGIN SELECT RAISE(ABORT, '{_NO_INSTANT}'); END"""
+        for table in _INSTANTS
+        for event in ("INSERT", "UPDATE")
+    ),
+    f"""CREATE TRIGGER job_revisions_stay BEFORE DELETE ON job_revisions
+    BEGIN SELECT RAISE(ABORT, '{_KEPT}'); END""",
     f"""CREATE TRIGGER executions_count_born AFTER INSERT ON executions
     WHEN NEW.status IN {_FINAL} BEGIN {_COUNT} END""",
     f"""CREATE TRIGGER executions_count_ended AFTER UPDATE OF status ON executions
@@ -28,6 +62,14 @@ _SQLITE_TRIGGERS = (
 )
 
 _POSTGRES_TRIGGERS = (
+    *(
+        f"""CREATE TRIGGER {table}_instants_{event.lower()} BEFORE {event} ON {table} FOR EACH ROW
+        WHEN ({_outside(table)}) EXECUTE FUNCTION refuse_change('{_NO_INSTANT}')"""
+        for table in _INSTANTS
+        for event in ("INSERT", "UPDATE")
+    ),
+    f"""CREATE TRIGGER job_revisions_stay BEFORE DELETE ON job_revisions FOR EACH ROW
+    EXECUTE FUNCTION refuse_change('{_KEPT}')""",
     f"""CREATE FUNCTION count_execution() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN {_COUNT} RETURN NULL; END $$""",
     f"""CREATE TRIGGER executions_count_born AFTER INSERT ON executions FOR EACH ROW
@@ -50,8 +92,15 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     is_sqlite = op.get_bind().dialect.name == "sqlite"
-    for trigger in ("executions_count_born", "executions_count_ended"):
-        op.execute(f"DROP TRIGGER {trigger}" + ("" if is_sqlite else " ON executions"))
+    triggers = {
+        "executions_count_born": "executions",
+        "executions_count_ended": "executions",
+        "job_revisions_stay": "job_revisions",
+    }
+    for table in _INSTANTS:
+        triggers |= {f"{table}_instants_{event}": table for event in ("insert", "update")}
+    for trigger, table in triggers.items():
+        op.execute(f"DROP TRIGGER {trigger}" + ("" if is_sqlite else f" ON {table}"))
     if not is_sqlite:
         op.execute("DROP FUNCTION count_execution")
     for index in ("executions_stretches", "executions_scheduled", "executions_not_completed"):
