@@ -133,6 +133,12 @@ def _open_asyncpg(url: str, *, connections: int, **options: Any) -> AsyncEngine:
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
+        # A process that is stopped inside a transaction must not hold its locks: a new leader
+        # waits for the term's row.
+        connect_args={
+            "timeout": 5,
+            "server_settings": {"idle_in_transaction_session_timeout": "5s"},
+        },
         **options,
     )
 

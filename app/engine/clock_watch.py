@@ -41,6 +41,10 @@ from app.repositories.service_event_repository import ServiceEvent, ServiceEvent
 log = structlog.get_logger(__name__)
 
 
+# After these the last sign of life is on the clock as it is.
+_CLOCK_KNOWN = frozenset({ServiceEventKind.STARTED, ServiceEventKind.CLOCK_SET_BACK})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockWatchOptions:
     """How closely the clocks are compared."""
@@ -168,7 +172,10 @@ class ClockWatch:
         event = ServiceEvent(at=at, kind=kind, since=since, process=self._leader.owner)
 
         def note(connection: WriteConnection) -> None:
-            leadership_repository.beat(connection, now=at)
+            if kind in _CLOCK_KNOWN:
+                leadership_repository.begin_beats(connection, now=at)
+            else:
+                leadership_repository.beat(connection, now=at)
             service_event_repository.add_event(connection, event)
 
         await self._unit_of_work.write(note)

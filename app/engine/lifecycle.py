@@ -118,6 +118,8 @@ class Lifecycle:
         if not self._leading:
             return
         self._leading = False
+        if self._stopping:
+            await _note_end(self._stations.clock_watch)
         self._stations.scheduler.pause()  # type: ignore[no-untyped-call]  # as above
         for name in _LEADING_LOOPS:
             await self._tasks.end_loop(name)

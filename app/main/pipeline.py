@@ -5,7 +5,7 @@ Which database it is, is asked here: one process on an SQLite file, or replicas 
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 
 import structlog
@@ -136,7 +136,9 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
         on_wakeup=lambda kind, key: _wake(heard, kind, key),
     )
     try:
-        async with _open_pipeline(settings, unit_of_work, clock, leader, wakeups) as made:
+        async with _open_pipeline(
+            settings, unit_of_work, clock, leader, wakeups, resign=leader.resign
+        ) as made:
             heard.append(made)
             made.lifecycle.start_working(claims=made.works)
             made.tasks.loop("wakeups", wakeups.run)
@@ -149,7 +151,6 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
             try:
                 yield made.services
             finally:
-                heard.clear()
                 leader.resign()
                 await made.tasks.end_loop("leader")
     finally:
@@ -201,8 +202,13 @@ async def _open_pipeline(
     clock: Clock,
     leader: Leader,
     wakeups: Wakeups,
+    *,
+    resign: Callable[[], None] | None = None,
 ) -> AsyncIterator[_Opened]:
-    """Build everything over a database; at the end, stop it."""
+    """Build everything over a database; at the end, stop it.
+
+    ``resign`` gives the lead up as soon as a stop is announced, before connections are closed.
+    """
     egress = _egress(settings)
     runner = _runner(settings, egress, clock)
     ground = Ground(
@@ -219,7 +225,13 @@ async def _open_pipeline(
     )
     stations = build_stations(ground)
     lifecycle = Lifecycle(tasks=ground.tasks, stations=stations)
-    services = build_services(ground, stations, lifecycle, egress)
+
+    def begin_stop() -> None:
+        lifecycle.begin_stop()
+        if resign is not None:
+            resign()
+
+    services = build_services(ground, stations, lifecycle, egress, begin_stop)
 
     def on_event(event: Event) -> None:
         if isinstance(event, JobChanged):

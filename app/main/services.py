@@ -1,5 +1,6 @@
 """The services, built over the stations."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -19,7 +20,11 @@ from app.services.schedule_service import ScheduleService
 
 
 def build_services(
-    ground: Ground, stations: Stations, lifecycle: Lifecycle, egress: EgressPolicy
+    ground: Ground,
+    stations: Stations,
+    lifecycle: Lifecycle,
+    egress: EgressPolicy,
+    begin_stop: Callable[[], None],
 ) -> Services:
     """Build everything that the API calls."""
     settings, unit_of_work, clock = ground.settings, ground.unit_of_work, ground.clock
@@ -56,7 +61,7 @@ def build_services(
         schedules=ScheduleService(unit_of_work=unit_of_work, clock=clock),
         explain=_explain(ground),
         ledger=LedgerService(stations.auditor),
-        begin_stop=lifecycle.begin_stop,
+        begin_stop=begin_stop,
         defaults=Defaults(
             zone=settings.timezone,
             misfire_grace=grace,

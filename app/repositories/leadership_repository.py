@@ -14,11 +14,12 @@ def take_leadership(connection: WriteConnection, *, holder: str, now: datetime) 
     """Begin a new term for ``holder`` and return its number."""
     us = to_us(now)
     term = connection.execute(sa.select(leadership.c.term).with_for_update()).scalar()
-    values = {"holder": holder, "since_us": us, "beat_us": us}
     if term is None:
-        connection.execute(sa.insert(leadership), {"id": 1, "term": 1, **values})
+        first = {"id": 1, "term": 1, "holder": holder, "since_us": us, "beat_us": us}
+        connection.execute(sa.insert(leadership), first)
         return 1
-    connection.execute(sa.update(leadership).values(term=term + 1, **values))
+    # The last sign of life stays until the new leader has looked at it: begin_beats.
+    connection.execute(sa.update(leadership).values(term=term + 1, holder=holder, since_us=us))
     return int(term) + 1
 
 
@@ -49,5 +50,11 @@ def prove_writable(connection: WriteConnection, *, now: datetime) -> None:
 
 
 def beat(connection: WriteConnection, *, now: datetime) -> None:
-    """Write a sign of life, which proves that the database takes writes."""
+    """Write a sign of life; a clock that was set back unnoticed leaves the last one to tell."""
+    us = to_us(now)
+    connection.execute(sa.update(leadership).where(leadership.c.beat_us < us).values(beat_us=us))
+
+
+def begin_beats(connection: WriteConnection, *, now: datetime) -> None:
+    """Write the first sign of life on a clock that is known: at a start, after a mended step."""
     connection.execute(sa.update(leadership).values(beat_us=to_us(now)))

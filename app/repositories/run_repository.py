@@ -360,6 +360,7 @@ def _live_attempts(
             )
             .where(executions.c.id.in_(ids[start : start + CHUNK]))
             .where(RUNNING)
+            .order_by(executions.c.id)
             .with_for_update()
         )
         for execution_id, owner, fence, number, stop_reason in connection.execute(statement):

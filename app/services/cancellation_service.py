@@ -30,6 +30,8 @@ class CancellationOptions:
 
     # Until the end of a running attempt is recorded; usually that takes milliseconds.
     wait: timedelta = timedelta(seconds=2)
+    # Of an end that another process records there is no event here: its row is looked at.
+    look_every: timedelta = timedelta(milliseconds=100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ class CancellationService:
             status = found.status
             if status is ExecutionStatus.RUNNING:
                 self._stop(execution_id, Reason.USER)
-                status = await self._wait_for(ended)
+                status = await self._wait_for(execution_id, ended)
         return _judge(execution_id, found, status)
 
     @contextlib.contextmanager
@@ -102,12 +104,22 @@ class CancellationService:
             if not listeners:
                 self._waiting.pop(execution_id, None)
 
-    async def _wait_for(self, ended: asyncio.Future[ExecutionStatus]) -> ExecutionStatus:
-        try:
-            async with asyncio.timeout(self._options.wait.total_seconds()):
-                return await ended
-        except TimeoutError:
-            return ExecutionStatus.RUNNING
+    async def _wait_for(
+        self, execution_id: ExecutionId, ended: asyncio.Future[ExecutionStatus]
+    ) -> ExecutionStatus:
+        """Wait for an end, wherever it is recorded; ``running`` if it does not come in time."""
+        last_look = self._clock.monotonic() + self._options.wait.total_seconds()
+        while self._clock.monotonic() < last_look:
+            pause = self._options.look_every.total_seconds()
+            done, _ = await asyncio.wait({ended}, timeout=pause)
+            if done:
+                return ended.result()
+            found = await self._unit_of_work.read(
+                lambda connection: execution_repository.find_execution(connection, execution_id)
+            )
+            if found is not None and found.status in FINAL_STATUSES:
+                return found.status
+        return ExecutionStatus.RUNNING
 
 
 def _judge(execution_id: ExecutionId, found: CancelledRun, status: ExecutionStatus) -> Cancellation:

@@ -23,9 +23,20 @@ async def test_terms_are_counted_from_one(database: Database):
             "term": 2,
             "holder": "b",
             "since_us": NOW_US + 1_000_000,
-            "beat_us": NOW_US + 1_000_000,
+            # The one before was last alive then; the new one has given no sign of life yet.
+            "beat_us": NOW_US,
         }
     ]
+
+
+async def test_the_last_sign_of_life_goes_back_only_on_a_known_clock(database: Database):
+    """After an unnoticed step back the last beat stays, until a start or a mending begins anew."""
+    await database.write(leadership_repository.take_leadership, holder="a", now=NOW)
+    earlier = NOW - timedelta(hours=1)
+    await database.write(leadership_repository.beat, now=earlier)
+    assert await database.read(leadership_repository.last_beat) == NOW
+    await database.write(leadership_repository.begin_beats, now=earlier)
+    assert await database.read(leadership_repository.last_beat) == earlier
 
 
 async def test_the_holder_of_the_term_may_write(database: Database):

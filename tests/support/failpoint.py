@@ -45,7 +45,7 @@ STATIONS = {
     "cancel": r"^CancellationService\.",
     "pass": r"^Ledger\.",
     "claim": r"^Dispatcher\._claim_once\.",
-    "record": r"^Recorder\.",
+    "record": r"^(Recorder\.|record_endings)",
     "rescue": r"^Rescuer\.",
     "prune": r"^Pruner\._batch\.",
 }

@@ -46,7 +46,7 @@ class LeaderOptions:
     """How a leader is kept and replaced."""
 
     # The leader pings, and the others try the lock, this often.
-    every: timedelta = timedelta(seconds=1)
+    every: timedelta = timedelta(milliseconds=500)
     # A ping that takes longer is a lost connection.
     ping_within: timedelta = timedelta(seconds=2)
     # A holder that is silent for so long is cut off; it stops trusting itself a second before.

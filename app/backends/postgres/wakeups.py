@@ -87,7 +87,14 @@ class PostgresWakeups:
         self._news.set()
 
     async def run(self) -> None:
-        """Listen and send until cancelled; raises what the connection raises."""
+        """Listen and send until cancelled, or until the connection is lost."""
+        try:
+            await self._serve()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            log.warning("wakeups.disconnected", why=type(error).__name__)
+            self._news.set()
+
+    async def _serve(self) -> None:
         address = self._address.render_as_string(hide_password=False)
         connection = await asyncpg.connect(
             address, timeout=10, command_timeout=self._options.ping_within.total_seconds()

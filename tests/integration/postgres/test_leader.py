@@ -170,7 +170,6 @@ async def test_a_silent_leader_is_cut_off(url: str):
         await two.tick()
 
 
-@pytest.mark.xfail(strict=True, reason="a transaction may stay open for as long as its process")
 @pytest.mark.slow
 async def test_a_leader_that_stops_in_a_tick_is_replaced(url: str):
     """A leader that was stopped between two statements of a tick keeps no other from leading."""

@@ -41,7 +41,7 @@ async def completed(client: httpx.AsyncClient, at_least: int) -> dict[str, Any]:
         rows = {row["execution_id"]: row for row in page["executions"]}
         return rows if len(rows) >= at_least else None
 
-    rows: dict[str, Any] = await eventually(found)
+    rows: dict[str, Any] = await eventually(found, seconds=60)
     return rows
 
 
