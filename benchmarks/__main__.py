@@ -27,6 +27,8 @@ from benchmarks.verify import run_verify
 app = typer.Typer(help=__doc__, no_args_is_help=False)
 run = typer.Typer(help="Measure one scenario.")
 app.add_typer(run, name="run")
+# Elsewhere than on a terminal a table is not folded.
+_PIPED_WIDTH = 200
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _COLUMNS = (
     "quiet_p50_ms",
@@ -127,7 +129,7 @@ def _show(
     table.add_column("value", justify="right")
     for name, value in rows:
         table.add_row(name, value)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
 
 
 def _show_hostile(rows: list[HostileRow], *, as_json: bool) -> None:
@@ -143,7 +145,7 @@ def _show_hostile(rows: list[HostileRow], *, as_json: bool) -> None:
     for row in rows:
         figures = [f"{getattr(row, name):g}" for name in _COLUMNS]
         table.add_row(row.kind, *figures, row.outcome, ", ".join(row.failures) or "pass")
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(table)
     passed = sum(not row.failures for row in rows)
     print(f"{passed} of {len(rows)} kinds pass")
 

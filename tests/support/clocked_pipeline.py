@@ -84,10 +84,12 @@ class ClockedPipeline:
         watch = self.current.stations.clock_watch
         try:
             await watch.compare()
-            if self.clock.monotonic() - watch._beat_at >= 10:
-                await watch._beat()
         except UnavailableError:
             return False
+        # What was seen is seen, whether or not the database takes a sign of life.
+        if self.clock.monotonic() - watch._beat_at >= 10:
+            with contextlib.suppress(UnavailableError):
+                await watch._beat()
         return True
 
     async def poke(self) -> None:
