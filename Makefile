@@ -55,7 +55,7 @@ fmt: $(DEV_READY)  ## Format, and mend what the linter can mend
 	@$(UV_RUN) ruff check --fix-only --quiet .
 	@$(UV_RUN) ruff format .
 
-bench: $(DEV_READY)  ## Measure against the baselines
+bench: $(DEV_READY)  ## Measure the service: a short suite, one table (minutes)
 	@$(UV_RUN) python -m benchmarks
 
 sweep: $(DEV_READY)  ## The exhaustive proofs; takes minutes

@@ -4,24 +4,22 @@ The service runs as its own process; one client asks it, one request after the o
 connection that is kept.
 """
 
+import asyncio
 import contextlib
 import http.client
 import json
-import os
-import signal
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import typer
 from rich.progress import Progress
 
 from app.domain.execution import Cause, ExecutionStatus
@@ -30,7 +28,8 @@ from app.domain.ids import JobId
 from app.domain.job import JobPosition
 from app.schemas.history_request import JobListRequest, write_position
 from benchmarks.history_rows import BUSY_JOB, RARE_CAUSE, Size, fill, prepare
-from benchmarks.machine import ROOT, free_port
+from benchmarks.printing import AsJson, open_bars, show_rows
+from benchmarks.service import Service
 
 _ASKED = 200
 _TEMPLATE = {
@@ -135,38 +134,13 @@ class _Client:
 
 @contextlib.contextmanager
 def _service(path: Path, settings: dict[str, str]) -> Iterator[_Client]:
-    port = free_port()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DATABASE_URL": f"sqlite:///{path}",
-        "PORT": str(port),
-        **settings,
-    }
-    with path.with_name("service.log").open("a") as log:
-        service = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield _ready(service, port)
-    finally:
-        service.send_signal(signal.SIGTERM)
-        service.wait(timeout=60)
-
-
-def _ready(service: subprocess.Popen[bytes], port: int) -> _Client:
-    for _ in range(600):
-        if service.poll() is not None:
-            raise RuntimeError("the service ended")
-        with contextlib.suppress(OSError, RuntimeError):
-            client = _Client(port)
-            client.get("/health/ready")
-            return client
-        time.sleep(0.05)
-    raise RuntimeError("the service did not start")
+    service = Service(path.parent, f"sqlite:///{path}", settings=settings)
+    with asyncio.Runner() as runner:
+        runner.run(service.start())
+        try:
+            yield _Client(service.port)
+        finally:
+            runner.run(service.stop())
 
 
 def _shapes(path: Path, size: Size, now_us: int) -> Iterator[tuple[str, str]]:
@@ -281,8 +255,19 @@ def _p99(times: list[float]) -> float:
     return round(statistics.quantiles(times, n=100)[98], 2)
 
 
-def as_rows(result: HistoryResult) -> list[tuple[str, str]]:
-    """Show the figures."""
+def command(
+    rows: Annotated[int, typer.Option(min=1000, help="Rows of the history.")] = 1_000_000,
+    jobs: Annotated[int, typer.Option(min=10, help="Jobs beside those with history.")] = 1000,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Measure pages of a large history and list, and what pruning costs the API."""
+    with open_bars() as progress:
+        result = run_history(Size(rows=rows, jobs=jobs), progress=progress)
+    show_rows(f"history: {rows} rows, {jobs} jobs", result, _as_rows(result), as_json=as_json)
+
+
+def _as_rows(result: HistoryResult) -> list[tuple[str, str]]:
     pages = [
         (f"{row.shape} ({row.items} items)", f"p50 {row.p50_ms} ms, p99 {row.p99_ms} ms")
         for row in result.pages

@@ -21,27 +21,29 @@ seen, and a hanging target may fail the first limit by design.
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+import typer
 from rich.progress import Progress
 
 from benchmarks.hostile_target import BEHAVIOURS
 from benchmarks.machine import ROOT, cpu_seconds, free_port, memory_mib
+from benchmarks.printing import AsJson, HostConcurrency, open_bars, print_table
+from benchmarks.service import Service
 
 JOBS = 50
 _TIMEOUT_SECONDS = 2.0
@@ -52,6 +54,10 @@ _API_MS_MAX = 500.0
 _MEMORY_MIB_MAX = 128.0
 _SPACING_SECONDS = 0.02
 _API_EVERY_SECONDS = 0.1
+_COLUMNS = (
+    "quiet_p50_ms", "quiet_p99_ms", "p50_ms", "p99_ms", "api_p99_ms", "memory_mib", "cpu_percent",
+    "attempts", "overdue", "longest_ms",
+)  # fmt: skip
 _READS = ("/api/v1/jobs", "/api/v1/jobs/executions/recent")
 
 # What needs more than a path of the target.
@@ -133,80 +139,48 @@ class _Siege:
         self._options = options
         self._folder = folder
         self._progress = progress
-        self._port, self._hostile, self._closed = free_port(), free_port(), free_port()
+        self._hostile, self._closed = free_port(), free_port()
         self._honest = self._hostile if options.same_host else free_port()
-        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", timeout=60)
-        self._pid = 0
+        self._service = Service(
+            folder,
+            f"sqlite:///{folder / 'jobs.db'}",
+            settings={
+                "MYSCHEDULER_HOST_CONCURRENCY": str(options.host_concurrency),
+                "MYSCHEDULER_HTTP_TRANSPORT": os.environ.get(
+                    "MYSCHEDULER_HTTP_TRANSPORT", "aiohttp"
+                ),
+            },
+            module="benchmarks.named_service",
+        )
+        address = f"http://127.0.0.1:{self._service.port}"
+        self._client = httpx.AsyncClient(base_url=address, timeout=60)
 
     async def run(self) -> list[HostileRow]:
-        targets = [self._start_target(port) for port in {self._hostile, self._honest}]
-        service = self._start("benchmarks.named_service", "serve")
-        self._pid = service.pid
-        try:
-            async with self._client:
-                await self._wait_until_ready(service)
+        arrivals: dict[str, float] = {}
+        windows = []
+        with contextlib.ExitStack() as targets:
+            for port in {self._hostile, self._honest}:
+                targets.enter_context(_target(port, arrivals))
+            async with self._service, self._client:
                 await self._create("innocent", self._innocent)
                 await asyncio.sleep(3)
                 task = self._progress.add_task("hostile", total=len(self._options.kinds))
-                windows = []
                 for kind in self._options.kinds:
                     self._progress.update(task, description=kind)
                     windows.append(await self._besiege(kind))
                     self._progress.advance(task)
-        finally:
-            service.send_signal(signal.SIGTERM)
-            service.wait(timeout=60)
-            outputs = [target.communicate(timeout=60)[0] for target in targets]
-        arrivals = {name: at for text in outputs for name, at in json.loads(text.splitlines()[-1])}
         return [self._judge(window, arrivals) for window in windows]
-
-    def _start_target(self, port: int) -> subprocess.Popen[str]:
-        target = self._start("benchmarks.hostile_target", str(port), stdin=subprocess.PIPE)
-        assert target.stdout is not None
-        target.stdout.readline()
-        return target
-
-    def _start(self, *module: str, stdin: int | None = None) -> subprocess.Popen[str]:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "DATABASE_URL": f"sqlite:///{self._folder / 'jobs.db'}",
-            "PORT": str(self._port),
-            "MYSCHEDULER_HOST_CONCURRENCY": str(self._options.host_concurrency),
-            "MYSCHEDULER_HTTP_TRANSPORT": os.environ.get("MYSCHEDULER_HTTP_TRANSPORT", "aiohttp"),
-        }
-        with (self._folder / "service.log").open("a") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", *module],
-                cwd=ROOT,
-                env=environment,
-                stdin=stdin,
-                stdout=subprocess.PIPE if stdin else log,
-                stderr=log,
-                text=True,
-            )
-
-    async def _wait_until_ready(self, service: subprocess.Popen[str]) -> None:
-        for _ in range(200):
-            if service.poll() is not None:
-                raise RuntimeError((self._folder / "service.log").read_text())
-            try:
-                await self._client.get("/health/ready")
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-            else:
-                return
-        raise RuntimeError("the service did not start")
 
     async def _besiege(self, kind: str) -> _Window:
         quiet_at = time.time()  # noqa: TID251 - the benchmark's clock
         await asyncio.sleep(self._options.seconds / 2)
-        memory, cpu = memory_mib(self._pid), cpu_seconds(self._pid)
+        memory, cpu = memory_mib(self._service.pid), cpu_seconds(self._service.pid)
         began_at = time.time()  # noqa: TID251 - the benchmark's clock
         async with self._watching() as (api_ms, memories):
             await self._create(kind, self._aggressor)
             await asyncio.sleep(1 + self._options.seconds)
         ended_at = time.time()  # noqa: TID251 - the benchmark's clock
-        cpu = cpu_seconds(self._pid) - cpu
+        cpu = cpu_seconds(self._service.pid) - cpu
         for number in range(JOBS):
             await self._client.post(f"/api/v1/jobs/{kind}-{number}/pause")
         await self._wait_until_over(kind)
@@ -214,11 +188,11 @@ class _Siege:
             await self._client.delete(f"/api/v1/jobs/{kind}-{number}")
         return _Window(kind, quiet_at, began_at, ended_at, api_ms, max(memories) - memory, cpu)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _watching(self) -> AsyncIterator[tuple[list[float], list[float]]]:
         """Call the API at its rate, whatever it takes, and note its times and the memory."""
         api_ms: list[float] = []
-        memories: list[float] = [memory_mib(self._pid)]
+        memories: list[float] = [memory_mib(self._service.pid)]
         over = asyncio.Event()
 
         async def call(path: str) -> None:
@@ -229,7 +203,7 @@ class _Siege:
                 api_ms.append(math.inf)
                 return
             api_ms.append((time.perf_counter() - began) * 1000 if answer.is_success else math.inf)
-            memories.append(memory_mib(self._pid))
+            memories.append(memory_mib(self._service.pid))
 
         async def watch() -> None:
             turn = 0
@@ -338,6 +312,70 @@ class _Siege:
         )
 
 
+@contextlib.contextmanager
+def _target(port: int, arrivals: dict[str, float]) -> Iterator[None]:
+    """Run a target's process; ``arrivals`` has what it noted once it is over."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.hostile_target", str(port)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        output, _ = process.communicate(timeout=60)
+        arrivals.update(json.loads(output.splitlines()[-1]))
+
+
 def _quantile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values) or [math.nan]
     return round(ordered[min(int(len(ordered) * share), len(ordered) - 1)], 1)
+
+
+def command(
+    host_concurrency: HostConcurrency = 200,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this; repeatable.")] = None,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="Time per kind.")] = 6,
+    *,
+    same_host: Annotated[bool, typer.Option("--same-host", help="One host for all.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure innocent jobs beside hostile ones; a row that fails makes the exit code 1."""
+    unknown = sorted(set(kind or ()) - set(KINDS))
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(KINDS)}")
+    options = HostileOptions(
+        kinds=kind or KINDS,
+        seconds=seconds,
+        host_concurrency=host_concurrency,
+        same_host=same_host,
+    )
+    with open_bars() as progress:
+        rows = run_hostile(options, progress=progress)
+    _show(rows, as_json=as_json)
+    sys.exit(any(row.failures for row in rows))
+
+
+def _show(rows: list[HostileRow], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(row) | {"failures": row.failures} for row in rows]))
+        return
+    shown = [
+        (
+            row.kind,
+            *(f"{getattr(row, name):g}" for name in _COLUMNS),
+            row.outcome,
+            ", ".join(row.failures) or "pass",
+        )
+        for row in rows
+    ]
+    columns = ("kind", *(name.replace("_", " ") for name in _COLUMNS), "outcome", "verdict")
+    print_table(
+        "hostile: innocent lateness, without and with 50 hostile jobs beside", columns, shown
+    )
+    passed = sum(not row.failures for row in rows)
+    print(f"{passed} of {len(rows)} kinds pass")

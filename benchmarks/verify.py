@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.progress import Progress
 
 from app.db.migrate import migrate
@@ -25,6 +27,7 @@ from app.domain.policies import RetryPolicy, RunPolicy
 from app.domain.schedule import CrontabRule, IntervalRule, Rule, Schedule
 from app.repositories import job_repository
 from benchmarks.machine import ROOT
+from benchmarks.printing import AsJson, open_bars, show
 
 # Every third job is a crontab line of every minute, the others run every second.
 _MINUTELY = 3
@@ -180,8 +183,13 @@ def _measure(path: Path, rows: int, jobs: int, filled: float) -> VerifyResult:
     )
 
 
-def as_rows(result: VerifyResult) -> list[tuple[str, str]]:
-    """Write a result's figures for a table."""
-    return [
-        (name.replace("_", " "), f"{round(value, 1):,}") for name, value in asdict(result).items()
-    ]
+def command(
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the ledger.")] = 1_000_000,
+    jobs: Annotated[int, typer.Option(min=1, max=100_000, help="Jobs they belong to.")] = 100,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the proof of a large ledger, in which one row is missing."""
+    with open_bars() as progress:
+        result = run_verify(rows, jobs=jobs, progress=progress)
+    show(f"verify: {rows} rows of {jobs} jobs", result, as_json=as_json)

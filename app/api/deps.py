@@ -34,6 +34,11 @@ class Services:
 
 
 async def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the application that a request is for."""
     services: Services = request.app.state.services
     return services
 

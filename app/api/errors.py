@@ -66,7 +66,8 @@ _DESCRIPTIONS = {
     413: "The request is larger than the limit.",
     422: "A field is malformed.",
     500: "The service failed; its log has the details.",
-    503: "The database does not take changes right now; nothing was stored. See Retry-After.",
+    503: "The database does not take changes right now; nothing was stored, except maybe where "
+    "the code is storage_unanswered. See Retry-After.",
 }
 
 

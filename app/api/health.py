@@ -11,8 +11,10 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health", summary="Is the service there?")
 async def health(services: ServicesDep) -> HealthAnswer:
-    """Tell that the API answers, its version and the default timezone."""
-    return HealthAnswer(timezone=services.defaults.zone, version=__version__)
+    """Tell that the API answers, its version, the default timezone and whether it leads."""
+    return HealthAnswer(
+        timezone=services.defaults.zone, version=__version__, leading=services.health.is_leading
+    )
 
 
 @router.get("/health/live", summary="Liveness")

@@ -4,6 +4,7 @@ import hashlib
 from typing import Annotated
 
 from fastapi import Header, Request
+from pydantic import TypeAdapter, ValidationError
 
 from app.services.idempotency import RequestKey
 
@@ -18,6 +19,18 @@ IdempotencyKey = Annotated[
         "returned and nothing is done twice; with another request it is refused (409).",
     ),
 ]
+
+
+_KEY = TypeAdapter[str | None](IdempotencyKey)
+
+
+def has_plain_key(request: Request) -> bool:
+    """Tell whether a request has no key, or one as it should be."""
+    try:
+        _KEY.validate_python(request.headers.get("idempotency-key"))
+    except ValidationError:
+        return False
+    return True
 
 
 async def request_key(request: Request) -> RequestKey | None:

@@ -3,8 +3,7 @@
 import re
 
 import structlog
-import uuid_utils.compat
-from starlette.datastructures import MutableHeaders
+import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What a client may choose as a request id: it is logged and sent back.
@@ -12,7 +11,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class TrailingSlashMiddleware:
-    """Serves ``/path/`` as ``/path``; clients follow no redirects."""
+    """Serves ``/path/`` as ``/path``, since clients follow no redirects; and NUL as U+FFFD.
+
+    No name of ours has either, and PostgreSQL takes no text with NUL: it would seem to be away.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -20,6 +22,10 @@ class TrailingSlashMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on under the path without its slash."""
         path = scope.get("path", "")
+        if scope["type"] == "http" and ("\x00" in path or b"%00" in scope.get("query_string", b"")):
+            path = path.replace("\x00", "\ufffd")
+            query = scope.get("query_string", b"").replace(b"%00", b"%EF%BF%BD")
+            scope = {**scope, "path": path, "query_string": query}
         if scope["type"] == "http" and path.startswith("/api/") and path.endswith("/"):
             scope = {**scope, "path": path[:-1]}
         await self._app(scope, receive, send)
@@ -56,17 +62,21 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _given(scope) or str(uuid_utils.compat.uuid7())
+        request_id = _given(scope) or str(uuid_utils.uuid7())
+        header = (b"x-request-id", request_id.encode())
         # For the answer to an unforeseen error, which is made outside of this middleware.
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message["headers"], header]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
             await self._app(scope, receive, send_with_id)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
 
 
 def _given(scope: Scope) -> str | None:

@@ -6,8 +6,7 @@ malformed request, before any model sees it. A body has a limit of bytes and one
 
 import asyncio
 import json
-import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from fastapi.routing import APIRoute
@@ -15,9 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
-
-# Said to FastAPI: its own limit answers in plain text, so that ours stands alone.
-NO_LIMIT = sys.maxsize
 
 
 class StrictJsonRequest(Request):
@@ -27,21 +23,55 @@ class StrictJsonRequest(Request):
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        super().__init__(scope, _in_time(receive, scope["app"].state.body_seconds))
+        super().__init__(scope, receive)
+        self._began = asyncio.get_running_loop().time()
+        self._whole: bytes | None = None
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
+    async def body(self) -> bytes:
         """Read the body; one larger than ``app.state.request_bytes_max`` is refused (413)."""
-        bytes_max: int = self.app.state.request_bytes_max
-        announced = self.headers.get("content-length", "")
-        size = int(announced) if announced.isascii() and announced.isdigit() else 0
-        if size > bytes_max:
-            raise HTTPException(413)
-        size = 0
-        async for chunk in super().stream():
-            size += len(chunk)
-            if size > bytes_max:
+        if self._whole is None:
+            state = self.app.state
+            announced = self.headers.get("content-length", "")
+            size = int(announced) if announced.isascii() and announced.isdigit() else 0
+            if size > state.request_bytes_max:
                 raise HTTPException(413)
-            yield chunk
+            try:
+                async with asyncio.timeout_at(self._began + state.body_seconds):
+                    self._whole = await self._read(state.request_bytes_max)
+            except TimeoutError as error:
+                raise HTTPException(408) from error
+        return self._whole
+
+    async def _read(self, bytes_max: int) -> bytes:
+        body, more = bytearray(), True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise HTTPException(400)  # nobody is there to read it; as FastAPI does
+            body += message.get("body", b"")
+            if len(body) > bytes_max:
+                raise HTTPException(413)
+            more = message.get("more_body", False)
+        return bytes(body)
+
+    def receive_again(self) -> Receive:
+        """Return what another reader of this request receives: the body once more, if it was read.
+
+        What was read in part cannot be read again.
+        """
+        body = self._whole
+        if body is None:
+            return self.receive
+
+        async def receive() -> Message:
+            nonlocal body
+            if body is None:
+                return await self.receive()
+            message = {"type": "http.request", "body": body, "more_body": False}
+            body = None
+            return message
+
+        return receive
 
     async def json(self) -> Any:
         """Parse the body; raises ``json.JSONDecodeError`` for whatever is wrong with it."""
@@ -50,13 +80,10 @@ class StrictJsonRequest(Request):
             text = body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise json.JSONDecodeError("the body is not UTF-8", "", error.start) from error
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("the body begins with a byte order mark", text, 0)
         try:
-            return json.loads(
-                text,
-                parse_constant=_refuse_constant,
-                parse_int=_read_integer,
-                object_pairs_hook=_unique_keys,
-            )
+            return _decode(text)
         except json.JSONDecodeError:
             raise
         except RecursionError as error:
@@ -78,23 +105,6 @@ class StrictJsonRoute(APIRoute):
         return handle_strictly
 
 
-def _in_time(receive: Receive, seconds: float) -> Receive:
-    deadline = asyncio.get_running_loop().time() + seconds
-    is_whole = False
-
-    async def receive_in_time() -> Message:
-        nonlocal is_whole
-        try:
-            async with asyncio.timeout_at(None if is_whole else deadline):
-                message = await receive()
-        except TimeoutError as error:
-            raise HTTPException(408) from error
-        is_whole = not message.get("more_body", False)
-        return message
-
-    return receive_in_time
-
-
 def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON")
 
@@ -111,3 +121,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("an object names the same key twice")
     return found
+
+
+_decode = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_int=_read_integer, object_pairs_hook=_unique_keys
+).decode

@@ -1,7 +1,8 @@
 """One process on one SQLite file: its lock, room for a clean stop, the leader nobody contests.
 
-The lock is the operating system's (``flock``), so it is gone when its process is, however that
-ended. The file beside the database names the owner for whoever is refused.
+The lock is the operating system's, on the open file (``F_OFD_SETLK`` of fcntl(2), Linux): it is
+gone when its process is, however that ended, and whoever asks for its holder takes nothing. The
+file beside the database names the owner for whoever is refused.
 """
 
 import fcntl
@@ -9,7 +10,7 @@ import json
 import os
 import shutil
 import socket
-import time
+import struct
 from io import FileIO
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from app.repositories import leadership_repository
 
 log = structlog.get_logger(__name__)
 
-# Whoever looks whether the lock is held holds it for microseconds; a start may meet that.
-_TRIES = 5
-_TRY_AGAIN_SECONDS = 0.02
+# ``struct flock``: kind, whence, start, length (0: to the end, however far), process (0: asked for
+# by an open file).
+_FLOCK = "hhqqi4x"
+_WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 # Enough for the outcomes of 200 attempts with the largest excerpts, and for the log's way into the
 # file.
 _RESERVE_BYTES = 64 * 1024 * 1024
@@ -60,15 +62,11 @@ class DataLock:
                 "choose another one by DATABASE_URL, or give this user the right to write there"
             ) from error
         try:
-            _lock(file)
-            _sign(file, clock)
-        except BlockingIOError as error:
-            holder = _describe(file)
+            self._lock(file)
+        except BaseException:
             file.close()
-            raise StorageInUseError(
-                f"Another MyScheduler process uses {self._path.parent}: {holder}. "
-                "Stop it first, or give this one a database of its own by DATABASE_URL"
-            ) from error
+            raise
+        _sign(file, clock)
         self._file = file
 
     def holder(self) -> str | None:
@@ -78,17 +76,28 @@ class DataLock:
         except OSError:
             return None
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _describe(file)
-        return None
+            return _describe(file) if _is_locked(file) else None
 
     def release(self) -> None:
         """Give the lock back; safe to call twice."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _lock(self, file: FileIO) -> None:
+        """Lock an open file, or say who has it; the kernel ends the lock with the process."""
+        try:
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+        except BlockingIOError as error:
+            raise StorageInUseError(
+                f"Another MyScheduler process uses {self._path.parent}: {_describe(file)}. "
+                "Stop it first, or give this one a database of its own by DATABASE_URL"
+            ) from error
+        except OSError as error:
+            raise StorageUnavailableError(
+                f"The data directory {self._path.parent} takes no locks: {error.strerror}; "
+                "choose one on a local disk by DATABASE_URL"
+            ) from error
 
 
 class StopReserve:
@@ -170,17 +179,11 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _lock(file: FileIO) -> None:
-    """Lock an open file or raise ``BlockingIOError``; the kernel ends the lock with the process."""
-    for left in reversed(range(_TRIES)):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not left:
-                raise
-            time.sleep(_TRY_AGAIN_SECONDS)
-        else:
-            return
+def _is_locked(file: FileIO) -> bool:
+    """Tell whether an open file is locked by another one; nothing is taken, not for a moment."""
+    answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _WHOLE_FILE)
+    kind: int = struct.unpack(_FLOCK, answer)[0]
+    return kind != fcntl.F_UNLCK
 
 
 def _sign(file: FileIO, clock: Clock) -> None:

@@ -22,7 +22,6 @@ from app.core.redaction import is_secret_key, mask_secrets, mask_urls
 # What libraries say below WARNING is about themselves: APScheduler alone logs twice per run.
 _QUIET_LOGGERS = (
     "aiohttp",
-    "aiosqlite",
     "alembic",
     "apscheduler",
     "asyncio",

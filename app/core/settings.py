@@ -188,7 +188,11 @@ class Settings(BaseSettings):
     concurrency: Annotated[
         int,
         Variable(names=("MYSCHEDULER_CONCURRENCY",), unit="attempts"),
-        Field(ge=1, le=10_000, description="How many attempts run at once, over all hosts."),
+        Field(
+            ge=1,
+            le=10_000,
+            description="How many attempts one process makes at once, over all hosts.",
+        ),
     ] = 200
     host_concurrency: Annotated[
         int,
@@ -196,7 +200,7 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=10_000,
-            description="How many attempts run at once against one host, "
+            description="How many attempts run at once against one host, over all replicas, "
             "so that a slow target cannot take every place.",
         ),
     ] = 10
@@ -207,8 +211,8 @@ class Settings(BaseSettings):
             ge=0,
             le=100_000,
             allow_inf_nan=False,
-            description="How fast attempts start against one host, retries among them; "
-            "0 sets no limit.",
+            description="How fast attempts start against one host, over all replicas, retries "
+            "among them; 0 sets no limit.",
         ),
     ] = 0.0
     read_ahead_seconds: Annotated[

@@ -2,8 +2,9 @@
 
 The whole migration is one transaction under a lock (SQLite: BEGIN IMMEDIATE; PostgreSQL: an
 advisory lock): a second process that starts meanwhile waits, then finds nothing to do; a failure
-leaves the old schema. A database that a newer program migrated is refused, and so is one that a
-move (``db/move.py``) has not filled yet.
+leaves the old schema. A database that a newer program migrated is refused unless that one left word
+that this one may use it (``db/compatibility.py``); so is another program's, and one that a move
+(``db/move.py``) has not filled yet.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from alembic.util.exc import CommandError
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError
 
+from app.db.compatibility import is_usable, note_schema
+from app.db.foreign import refuse_foreign, refuse_foreign_file
 from app.db.move_marker import refuse_half_a_copy
-from app.db.session import DatabaseOptions, open_postgres, open_sqlite_writer
+from app.db.session import DatabaseOptions, open_postgres_migrator, open_sqlite_writer
 from app.domain.errors import StorageUnavailableError
 from app.models.tables import metadata
 
@@ -32,8 +35,8 @@ MIGRATION_LOCK = 0x4D7953
 async def migrate(options: DatabaseOptions) -> list[str]:
     """Apply what is missing; return the revisions applied, oldest first.
 
-    Raises ``StorageUnavailableError`` with a sentence if the file cannot be opened, is not a
-    database, or belongs to a newer version.
+    Raises ``StorageUnavailableError`` with a sentence if the database cannot be opened, is none,
+    or belongs to a newer version or to another program; it is as it was then.
     """
     if options.is_sqlite:
         return _migrate_sqlite(options.sqlite_path)
@@ -53,12 +56,18 @@ def _upgrade_whole(connection: Connection) -> list[str]:
 async def _migrate_postgres(
     options: DatabaseOptions, apply: Callable[[Connection], list[str]]
 ) -> list[str]:
-    engine = open_postgres(options.url, connections=1)
+    engine = open_postgres_migrator(options.url)
     try:
         async with engine.begin() as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             return await connection.run_sync(apply)
-    except (sa.exc.SQLAlchemyError, OSError) as error:
+    except OSError as error:
+        raise StorageUnavailableError(
+            f"PostgreSQL cannot be reached at {options.postgres_place} "
+            f"({str(error) or 'it did not answer in time'}); check DATABASE_URL, and that the "
+            "server runs and takes connections from here"
+        ) from error
+    except sa.exc.SQLAlchemyError as error:
         raise StorageUnavailableError(
             "The PostgreSQL database could not be opened or migrated; check DATABASE_URL, "
             "the server's log, and that the user may create tables"
@@ -68,19 +77,26 @@ async def _migrate_postgres(
 
 
 def upgrade(connection: Connection) -> list[str]:
-    """Run the missing migrations on an open transaction; return their revisions."""
+    """Run the missing migrations on an open transaction; return their revisions.
+
+    Raises ``StorageUnavailableError`` as ``migrate`` does.
+    """
+    refuse_foreign(connection)
     config = alembic_config(connection)
     script = ScriptDirectory.from_config(config)
     before = MigrationContext.configure(connection).get_current_revision()
     try:
         missing = [step.revision for step in script.iterate_revisions("head", before or "base")]
     except (CommandError, RevisionError) as error:
+        if is_usable(connection, script, schema=before):
+            return []
         raise StorageUnavailableError(
             f"The database was migrated by a newer version (its schema is {before}); "
             "start that version, or restore a backup made with this one"
         ) from error
     if missing:
         command.upgrade(config, "head")
+        note_schema(connection, script)
     return missing[::-1]
 
 
@@ -93,6 +109,7 @@ def differences(connection: Connection) -> list[object]:
 def _migrate_sqlite(path: Path) -> list[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_foreign_file(path)
         engine = open_sqlite_writer(path)
         try:
             with engine.begin() as connection:

@@ -1,7 +1,8 @@
 """Is a database sound, and is it the one this program's migrations make? Reads only.
 
 What no table definition of ``models`` says (triggers, and the conditions of indexes) is compared
-with a database migrated in memory, on SQLite. PostgreSQL guards its pages and references itself.
+with a database migrated in memory, on SQLite; on PostgreSQL, which writes texts its own way, by
+name: triggers that are missing or off. PostgreSQL guards its pages and references itself.
 """
 
 from dataclasses import dataclass
@@ -11,10 +12,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
+from app.db.foreign import foreign_tables
 from app.db.migrate import alembic_config, differences, upgrade
 
 # Of many problems so many are named.
 _NAMED_MAX = 5
+_POSTGRES_TRIGGERS = """
+    SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+    WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal AND tgenabled <> 'D'
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,8 @@ class Revisions:
     ours: str | None
     # Whether this program's migrations know the stored one; those of a newer program are not.
     known: bool
+    # The tables of a database that is not this program's.
+    foreign: list[str]
 
 
 def find_damage(connection: Connection) -> list[str]:
@@ -46,9 +54,12 @@ def find_dangling(connection: Connection) -> list[str]:
 def read_revisions(connection: Connection) -> Revisions:
     """Tell the stored revision and this program's."""
     script = ScriptDirectory.from_config(alembic_config(connection))
-    stored = MigrationContext.configure(connection).get_current_revision()
+    foreign = foreign_tables(connection)
+    stored = None if foreign else MigrationContext.configure(connection).get_current_revision()
     known = {step.revision for step in script.walk_revisions()}
-    return Revisions(stored=stored, ours=script.get_current_head(), known=stored in known)
+    return Revisions(
+        stored=stored, ours=script.get_current_head(), known=stored in known, foreign=foreign
+    )
 
 
 def find_deviations(connection: Connection) -> list[str]:
@@ -58,6 +69,10 @@ def find_deviations(connection: Connection) -> list[str]:
         stored, made = _guards(connection), _guards_made()
         names = sorted(stored.items() ^ made.items())
         found += [f"{kind} {name} differs" for kind, name in dict.fromkeys(key for key, _ in names)]
+    else:
+        stands = set(connection.exec_driver_sql(_POSTGRES_TRIGGERS).scalars())
+        missing = {name for kind, name in _guards_made() if kind == "trigger"} - stands
+        found += [f"trigger {name} is missing" for name in sorted(missing)]
     return found[:_NAMED_MAX]
 
 

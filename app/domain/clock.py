@@ -43,4 +43,4 @@ def to_us(instant: datetime) -> int:
 
 def from_us(us: int) -> datetime:
     """Convert integer microseconds since 1970 UTC to an aware UTC instant."""
-    return EPOCH + timedelta(microseconds=us)
+    return EPOCH + timedelta(0, 0, us)

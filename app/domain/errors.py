@@ -11,7 +11,9 @@
     │   ├── JobExistsError
     │   ├── JobBrokenError
     │   ├── ExecutionOverError
-    │   └── IdempotencyKeyReusedError
+    │   ├── TooManyWaitingError
+    │   ├── IdempotencyKeyReusedError
+    │   └── LockTakenError
     ├── InvalidError
     │   ├── InvalidScheduleError
     │   ├── InvalidJobError
@@ -19,7 +21,9 @@
     └── UnavailableError
         ├── AddressUnavailableError
         ├── StorageUnavailableError
+        ├── StorageUnansweredError
         ├── StorageInUseError
+        ├── LockLostError
         └── ShuttingDownError
 
 Every leaf has a stable ``code``. ``str(error)`` is one sentence that a person can act on and that
@@ -113,6 +117,18 @@ class ExecutionOverError(ConflictError):
         )
 
 
+class TooManyWaitingError(ConflictError):
+    """So many executions of the job wait that no further one is taken in."""
+
+    code = "too_many_waiting"
+
+    def __init__(self, job_id: str, limit: int) -> None:
+        super().__init__(
+            f"{limit} executions of job {job_id} wait to run already; nothing was stored: "
+            "try again when some of them have run, or cancel some"
+        )
+
+
 class IdempotencyKeyReusedError(ConflictError):
     """An Idempotency-Key came back with another request."""
 
@@ -123,6 +139,20 @@ class IdempotencyKeyReusedError(ConflictError):
             "This Idempotency-Key was used for a different request in the last 24 hours; "
             "use a new key for a new request"
         )
+
+
+class LockTakenError(ConflictError):
+    """The lock of ``app.locks`` is somebody else's; ``holder`` describes whose, in words."""
+
+    code = "lock_taken"
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"The lock {name} is held elsewhere, by {holder}; "
+            "wait until it is given back, or end that process"
+        )
+        self.name = name
+        self.holder = holder
 
 
 class InvalidError(SchedulerError):
@@ -156,7 +186,10 @@ class TargetRefusedError(InvalidError):
 
 
 class UnavailableError(SchedulerError):
-    """Right now it cannot be done; the same request may succeed later. Nothing was stored."""
+    """Right now it cannot be done; the same request may succeed later.
+
+    Nothing was stored, except maybe where it is ``StorageUnansweredError``.
+    """
 
     code = "unavailable"
 
@@ -179,10 +212,36 @@ class StorageUnavailableError(UnavailableError):
     code = "storage_unavailable"
 
 
+class StorageUnansweredError(UnavailableError):
+    """The database was lost while it stored the change: it may be stored, or not."""
+
+    code = "storage_unanswered"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The connection to the database was lost before it confirmed the change, which may or "
+            "may not be stored; with an Idempotency-Key send the same request again in a moment, "
+            "without one look first at what is stored"
+        )
+
+
 class StorageInUseError(UnavailableError):
     """Another process owns the data directory."""
 
     code = "storage_in_use"
+
+
+class LockLostError(UnavailableError):
+    """A lock of ``app.locks`` was lost while it was held, and may be another's by now."""
+
+    code = "lock_lost"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The lock {name} was lost while it was held, with the connection to the database; "
+            "another process may hold it by now: see what was done, and take the lock again"
+        )
+        self.name = name
 
 
 class ShuttingDownError(UnavailableError):

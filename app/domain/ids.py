@@ -5,7 +5,6 @@ clock epoch and instant give the same id after a retry, a restart, a takeover or
 backup, so that receivers can recognise a repetition.
 """
 
-import base64
 import hashlib
 import os
 from typing import NewType
@@ -14,7 +13,11 @@ JobId = NewType("JobId", str)
 ExecutionId = NewType("ExecutionId", str)
 
 _PREFIX = "exe_"
-_DIGEST_LENGTH = 24
+# RFC 4648's base32, two letters at a time: ten bits each. b32encode takes thrice as long.
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
+_SHIFTS = range(110, -1, -10)
+_DIGEST_BYTES = 15
 
 
 def execution_id_for(job_id: JobId, *, clock_epoch: int, scheduled_for_us: int) -> ExecutionId:
@@ -29,4 +32,5 @@ def random_execution_id() -> ExecutionId:
 
 
 def _letters(raw: bytes) -> str:
-    return base64.b32encode(raw).decode("ascii").lower()[:_DIGEST_LENGTH]
+    bits = int.from_bytes(raw[:_DIGEST_BYTES], "big")
+    return "".join([_PAIRS[bits >> shift & 1023] for shift in _SHIFTS])

@@ -26,11 +26,22 @@ _WHO_STOPS: dict[Reason | None, str] = {
 }
 
 
+_OVERRUN = Outcome(
+    kind=AttemptOutcome.TIMEOUT,
+    reason=Reason.TIMEOUT,
+    error="The attempt did not end at its deadline and was cut off",
+)
+
+
 @dataclass(slots=True)
 class Stop:
-    """Why an attempt's task was cancelled: on purpose, or (None) because the service stops."""
+    """Why an attempt's task was cancelled: on purpose, or (None) because the service stops.
+
+    ``overran``: it had not ended at its deadline, which a runner keeps by itself.
+    """
 
     reason: Reason | None = None
+    overran: bool = False
 
 
 class Attempts:
@@ -69,18 +80,9 @@ class Attempts:
                 Reason.SHUTDOWN, "The service was suspended before the send", sent=False
             )
         try:
-            # A runner keeps its deadline by itself; this is for one that does not.
-            async with asyncio.timeout((attempt.timeout + self._lease_margin / 2).total_seconds()):
-                return await self._runner.run(attempt)
+            return await self._runner.run(attempt)
         except asyncio.CancelledError:
-            return _ended_early(stop.reason, sent=True)
-        except TimeoutError:
-            log.exception("attempt.overran", job_id=attempt.job_id)
-            return Outcome(
-                kind=AttemptOutcome.TIMEOUT,
-                reason=Reason.TIMEOUT,
-                error="The attempt did not end at its deadline and was cut off",
-            )
+            return _OVERRUN if stop.overran else _ended_early(stop.reason, sent=True)
         except Exception:
             log.exception(
                 "attempt.broke",

@@ -133,16 +133,26 @@ class ClockWatch:
             if page.last is None:
                 break
             after = page.last
-        # Nothing between these two: what was written before is moved there, the rest here.
-        self._move_pending(expected - now)
-        await self._unit_of_work.write(
-            lambda connection: execution_repository.move_back_waiting(
-                connection, now=now, step=expected - now
-            )
-        )
-        await self._note(ServiceEventKind.CLOCK_SET_BACK, at=now, since=expected)
+        await self._move_back(now, expected)
         log.warning("clock.mended", jobs=count, seconds=(expected - now).total_seconds())
         self._on_set_back()
+
+    async def _move_back(self, now: datetime, expected: datetime) -> None:
+        """Let what waits come as soon as it would have; all of it, and once, or nothing."""
+        step = expected - now
+        note = self._noting(ServiceEventKind.CLOCK_SET_BACK, at=now, since=expected)
+
+        def move(connection: WriteConnection) -> None:
+            execution_repository.move_back_waiting(connection, now=now, step=step)
+            note(connection)
+
+        # Nothing between these two: what was written before is moved there, the rest here.
+        self._move_pending(step)
+        try:
+            await self._unit_of_work.write(move)
+        except BaseException:
+            self._move_pending(-step)
+            raise
 
     def _realign(
         self, connection: WriteConnection, after: JobId, *, now: datetime, step: timedelta
@@ -169,6 +179,12 @@ class ClockWatch:
         self._beat_at = self._clock.monotonic()
 
     async def _note(self, kind: ServiceEventKind, *, at: datetime, since: datetime | None) -> None:
+        await self._unit_of_work.write(self._noting(kind, at=at, since=since))
+
+    def _noting(
+        self, kind: ServiceEventKind, *, at: datetime, since: datetime | None
+    ) -> Callable[[WriteConnection], None]:
+        """Make the change that writes an event."""
         event = ServiceEvent(at=at, kind=kind, since=since, process=self._leader.owner)
 
         def note(connection: WriteConnection) -> None:
@@ -178,7 +194,7 @@ class ClockWatch:
                 leadership_repository.beat(connection, now=at)
             service_event_repository.add_event(connection, event)
 
-        await self._unit_of_work.write(note)
+        return note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

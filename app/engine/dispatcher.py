@@ -7,28 +7,41 @@ being committed the next batch gathers, so a lone run goes at once and a herd go
 """
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
 from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock, to_us
-from app.domain.errors import UnavailableError
+from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.execution import ClaimedRun, ExecutionStatus, Reason, WaitingRun
 from app.domain.ids import ExecutionId, JobId
 from app.engine.attempts import Attempts, Stop
 from app.engine.ports import Leader
-from app.engine.ready_queue import ReadyQueue
+from app.engine.ready_queue import CROWD_PART, ReadyQueue
 from app.engine.recorder import Recorder
 from app.engine.tasks import Tasks
-from app.repositories import job_repository, run_repository
+from app.repositories import (
+    doubt_repository,
+    host_repository,
+    job_repository,
+    run_repository,
+    unreadable_repository,
+)
+from app.repositories.host_repository import HostLimits, Refusal
+from app.repositories.job_repository import BrokenJob
 from app.repositories.run_repository import Claim, Ending
+from app.repositories.unreadable_repository import UnreadableRun
 
 log = structlog.get_logger(__name__)
 
 _WAIT_MAX = timedelta(seconds=1)
+# Backlogs of few hosts may fill what one look at the waiting runs gives; then others are sought.
+_LOOKS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +50,8 @@ class DispatcherOptions:
 
     # Attempts at once over all jobs; more wait their turn, and their waiting shows as lateness.
     concurrency: int = 200
-    # Attempts at once to one host and port, so that one slow target cannot take all slots.
+    # Attempts at once to one host and port, so that one slow target cannot take all slots. This
+    # and the next hold over all processes on the database.
     host_concurrency: int = 10
     # Least time between two starts to one host and port; none: as fast as they come.
     host_gap: timedelta = timedelta(0)
@@ -57,6 +71,11 @@ class DispatcherOptions:
     # Wait after a claim that the database refused.
     retry_wait: timedelta = timedelta(milliseconds=500)
 
+    @property
+    def host_limits(self) -> HostLimits:
+        """Tell what each host may get."""
+        return HostLimits(slots=self.host_concurrency, gap=self.host_gap)
+
     def __post_init__(self) -> None:
         """Check the limits."""
         if self.concurrency < 1 or self.host_concurrency < 1 or self.ready_max < 1:
@@ -67,16 +86,34 @@ class DispatcherOptions:
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """An attempt that is being made, and how it is told to end."""
+    """An attempt that is being made, until when at most, and how it is told to end."""
 
     run: ClaimedRun
     task: asyncio.Task[None]
     stop: Stop
+    # On the event loop's clock, which a suspended machine stops. A runner ends before it by itself;
+    # this is for one that does not.
+    deadline: float
 
     def end(self, reason: Reason) -> None:
         """End it for good, closing its connection."""
         self.stop.reason = reason
         self.task.cancel()
+
+    def cut_off(self) -> None:
+        """End it as timed out."""
+        log.error("attempt.overran", job_id=self.run.attempt.job_id)
+        self.stop.overran = True
+        self.task.cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claimed:
+    """What a claim came to; a run that is in neither list is no longer to be had."""
+
+    runs: list[ClaimedRun]
+    refused: list[Refusal]
+    broken: list[BrokenJob]
 
 
 class Dispatcher:
@@ -109,6 +146,8 @@ class Dispatcher:
         self._running: dict[ExecutionId, _UnderWay] = {}
         self._unrecorded: set[ExecutionId] = set()
         self._sending: set[ExecutionId] = set()
+        # Claimed, or not, in a commit that was not confirmed; nothing of them was sent.
+        self._doubtful: set[ExecutionId] = set()
         self._overflowed = False
         self._read_again = self._asked = False
         self._swept_at = clock.monotonic()
@@ -185,6 +224,19 @@ class Dispatcher:
                 continue
             await self._wait(until=sweep_at)
 
+    async def keep_deadlines(self) -> None:
+        """Cut off attempts that have outstayed their deadline, until cancelled.
+
+        One look a second over all of them costs less than a timer for each.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_WAIT_MAX.total_seconds())
+            now = loop.time()
+            for under_way in list(self._running.values()):
+                if under_way.deadline < now and not under_way.stop.overran:
+                    under_way.cut_off()
+
     def hold(self) -> None:
         """Claim no more."""
         self._claiming = False
@@ -235,20 +287,40 @@ class Dispatcher:
         """Take in what waits in the database; runs whose job cannot be read are ended."""
         self._read_again = self._asked = False
         self._swept_at = self._clock.monotonic()
-        until = self._clock.now() + self._options.horizon
-        limit, per_job = self._options.ready_max, self._options.ready_max_per_job
-        found, unreadable = await self._unit_of_work.read(
-            lambda connection: run_repository.waiting_runs(
-                connection, until=until, limit=limit, per_job=per_job
-            )
-        )
-        self._overflowed = len(found) >= limit or self._ready.is_crowded
+        found, unreadable = await self._read_waiting()
+        self._overflowed = len(found) >= self._options.ready_max or self._ready.is_crowded
         self.add(run for run in found if run.id not in self._unrecorded)
         if unreadable:
             now_us = to_us(self._clock.now())
-            await self._unit_of_work.write(
-                lambda connection: run_repository.end_unreadable(connection, unreadable, now_us)
+            broken = await self._unit_of_work.write(
+                lambda connection: unreadable_repository.end_unreadable(
+                    connection, unreadable, now_us
+                )
             )
+            _tell_broken(broken)
+
+    async def _read_waiting(self) -> tuple[list[WaitingRun], list[UnreadableRun]]:
+        """Read what waits, and once more beside the hosts whose backlogs filled the answer."""
+        limit = self._options.ready_max
+        look = partial(
+            run_repository.waiting_runs,
+            until=self._clock.now() + self._options.horizon,
+            limit=limit,
+            per_job=self._options.ready_max_per_job,
+        )
+        beside: set[str] = set()
+        found: list[WaitingRun] = []
+        unreadable: dict[ExecutionId, UnreadableRun] = {}
+        for _ in range(_LOOKS_MAX):
+            runs, bad = await self._unit_of_work.read(partial(look, beside=frozenset(beside)))
+            found += runs
+            unreadable |= {run.execution_id: run for run in bad}
+            counts = Counter(run.host for run in runs)
+            crowds = {host for host, count in counts.items() if count >= limit // CROWD_PART}
+            if len(runs) + len(bad) < limit or not crowds:
+                break
+            beside |= crowds
+        return found, list(unreadable.values())
 
     async def _claim_once(self) -> bool:
         """Claim what fits into the free slots; tell whether anything was taken."""
@@ -257,13 +329,16 @@ class Dispatcher:
         if not batch:
             return False
         self._sending.update(run.id for run in batch)
+        under_way = self._ready.under_way(batch)
         try:
             claimed = await self._unit_of_work.write(
-                lambda connection: self._claim(connection, batch)
+                lambda connection: self._claim(connection, batch, under_way)
             )
         except UnavailableError as error:
             self._unclaim(batch)
             self._overflowed |= not self._ready.add(batch)
+            if isinstance(error, StorageUnansweredError):
+                self._doubtful.update(run.id for run in batch)
             log.warning("claim.postponed", runs=len(batch), why=str(error))
             await asyncio.sleep(self._options.retry_wait.total_seconds())
             return True
@@ -271,15 +346,31 @@ class Dispatcher:
             self._unclaim(batch)
             self._overflowed = True
             raise
-        taken = {run.attempt.execution_id for run in claimed}
-        # What was left out was claimed elsewhere, or waits for a slot that is taken there.
-        self._overflowed |= len(taken) < len(batch)
-        self._unclaim([run for run in batch if run.id not in taken])
-        for run in claimed:
+        self._overflowed |= bool(self._doubtful)
+        self._doubtful.clear()
+        _tell_broken(claimed.broken)
+        self._sort_out(batch, claimed)
+        for run in claimed.runs:
             self._start(run)
         return True
 
-    def _claim(self, connection: WriteConnection, batch: list[WaitingRun]) -> list[ClaimedRun]:
+    def _sort_out(self, batch: list[WaitingRun], claimed: _Claimed) -> None:
+        """Put back what must wait for its host, and let go of what is not to be had."""
+        refused = {run.id for refusal in claimed.refused for run in refusal.runs}
+        self._sending -= refused
+        for host in {run.host for run in batch if run.id not in refused}:
+            self._ready.granted(host)
+        for refusal in claimed.refused:
+            self._ready.put_back(refusal, self._clock.now())
+        known = refused.union(run.attempt.execution_id for run in claimed.runs)
+        gone = [run for run in batch if run.id not in known]
+        # It was claimed elsewhere, or waits for a slot of its job that is taken there.
+        self._overflowed |= bool(gone)
+        self._unclaim(gone)
+
+    def _claim(
+        self, connection: WriteConnection, batch: list[WaitingRun], under_way: Mapping[str, int]
+    ) -> _Claimed:
         """Commit the intent of a batch of attempts (runs in the writer's thread)."""
         claim = Claim(
             owner=self._leader.owner,
@@ -287,20 +378,28 @@ class Dispatcher:
             now=self._clock.now(),
             lease_margin=self._options.lease_margin,
         )
-        claimed, unreadable = run_repository.claim_runs(connection, batch, claim)
-        run_repository.end_unreadable(connection, unreadable, to_us(claim.now))
+        if self._doubtful:
+            doubt_repository.withdraw_claims(
+                connection, self._doubtful, owner=claim.owner, fence=claim.fence
+            )
+        limits = self._options.host_limits
+        admission = host_repository.admit(
+            connection, batch, owner=claim.owner, under_way=under_way, limits=limits
+        )
+        runs, unreadable = run_repository.claim_runs(connection, admission.admitted, claim)
+        host_repository.note_starts(connection, [run.waiting.host for run in runs], limits)
+        broken = unreadable_repository.end_unreadable(connection, unreadable, to_us(claim.now))
         starts: dict[JobId, int] = {}
-        for run in claimed:
+        for run in runs:
             if run.attempt.number == 1:
                 starts[run.attempt.job_id] = starts.get(run.attempt.job_id, 0) + 1
         job_repository.count_starts(connection, starts)
-        return claimed
+        return _Claimed(runs=runs, refused=admission.refused, broken=broken)
 
     def _unclaim(self, runs: Iterable[WaitingRun]) -> None:
         for run in runs:
             self._sending.discard(run.id)
-            self._ready.release_host(run.host)
-            self._ready.release_job(run.job_id)
+            self._ready.give_back(run)
 
     def _start(self, run: ClaimedRun) -> None:
         execution_id = run.attempt.execution_id
@@ -310,7 +409,9 @@ class Dispatcher:
             return
         stop = Stop()
         task = self._tasks.spawn(self._make(run, stop), name=f"attempt {execution_id}")
-        self._running[execution_id] = _UnderWay(run, task, stop)
+        allowed = run.attempt.timeout + self._options.lease_margin / 2
+        deadline = asyncio.get_running_loop().time() + allowed.total_seconds()
+        self._running[execution_id] = _UnderWay(run, task, stop, deadline)
         task.add_done_callback(lambda done: self._check_ended(run, stop, done))
 
     def _check_ended(self, run: ClaimedRun, stop: Stop, done: asyncio.Task[None]) -> None:
@@ -334,6 +435,11 @@ class Dispatcher:
         self._sending.discard(run.attempt.execution_id)
         self._ready.release_host(run.waiting.host)
         self._news.set()
+
+
+def _tell_broken(jobs: Iterable[BrokenJob]) -> None:
+    for job in jobs:
+        log.error("job.broken", job_id=job.id, problem=job.problem)
 
 
 def _again(run: ClaimedRun, ending: Ending) -> WaitingRun:

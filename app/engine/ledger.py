@@ -19,12 +19,14 @@ from sqlalchemy.exc import IntegrityError
 
 from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock, to_us
-from app.domain.errors import UnavailableError
+from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.execution import ExecutionStatus, NewExecution, Reason, WaitingRun
 from app.domain.ids import JobId
 from app.domain.job import DueJob
+from app.engine.backlog import Backlog
 from app.engine.pacer import Pacer
 from app.engine.ports import Leader
+from app.engine.presence import Presence
 from app.engine.tick import DueInstants, JobPlan, Moment, plan_job
 from app.repositories import execution_repository, job_repository
 from app.repositories.job_repository import Advance, BrokenJob
@@ -56,6 +58,8 @@ class Committed:
     broken: list[BrokenJob] = field(default_factory=list)
     to_cancel: list[JobId] = field(default_factory=list)
     not_run: int = 0
+    # An earlier try was not confirmed: rows may be there that no transaction told of.
+    in_doubt: bool = False
 
 
 class Ledger:
@@ -72,6 +76,7 @@ class Ledger:
         clock: Clock,
         options: LedgerOptions,
         pacer: Pacer,
+        presence: Presence,
         on_commit: Callable[[Committed], None],
     ) -> None:
         self._unit_of_work = unit_of_work
@@ -79,9 +84,10 @@ class Ledger:
         self._clock = clock
         self._options = options
         self._pacer = pacer
+        self._presence = presence
         self._on_commit = on_commit
         self._up_since = clock.now()
-        self._pending: list[DueInstants] = []
+        self._pending = Backlog()
         self._writing: list[DueInstants] = []
         self._broken: dict[JobId, BrokenJob] = {}
         self._news = asyncio.Event()
@@ -91,6 +97,7 @@ class Ledger:
     def begin(self) -> None:
         """Begin anew, as the process that leads from now on; what was accepted before is void."""
         self._up_since = self._clock.now()
+        self._presence.begin()
         self._pending.clear()
         self._writing = []
         self._broken.clear()
@@ -99,17 +106,17 @@ class Ledger:
 
     def submit(self, found: Sequence[DueInstants]) -> None:
         """Accept due instants; bounded by what the window holds, since their jobs left it."""
-        self._pending.extend(found)
+        self._pending.add(found)
         self._idle.clear()
         self._news.set()
 
     def lag(self) -> timedelta:
         """Tell how late the oldest instants are that wait to be written; zero if none do."""
-        unwritten = self._writing or self._pending
-        if not unwritten:
-            return timedelta(0)
-        oldest = unwritten[0].job.next_run_time
-        return max(self._clock.now() - oldest, timedelta(0))
+        oldest = self._pending.oldest()
+        times = [found.job.next_run_time for found in self._writing]
+        if oldest is not None:
+            times.append(oldest)
+        return max(self._clock.now() - min(times), timedelta(0)) if times else timedelta(0)
 
     def submit_broken(self, broken: BrokenJob) -> None:
         """Accept a job that cannot be read, to be taken out of the schedule with the reason."""
@@ -125,13 +132,12 @@ class Ledger:
         """Write what is submitted, as it comes, until cancelled."""
         while True:
             await self._news.wait()
-            batch, broken = self._pending[: self._options.jobs_max], self._broken
-            del self._pending[: len(batch)]
+            batch, broken = self._pending.take(self._options.jobs_max), self._broken
             self._writing, self._broken = batch, {}
             try:
                 await self._write(batch, list(broken.values()))
             except BaseException:
-                self._pending[:0] = batch
+                self._pending.put_back(batch)
                 self._broken = {**broken, **self._broken}
                 raise
             finally:
@@ -142,6 +148,8 @@ class Ledger:
 
     async def _write(self, batch: Sequence[DueInstants], broken: Sequence[BrokenJob]) -> None:
         wait, free_at = self._options.retry_first, self._pacer.free_at
+        in_doubt = False
+        self._presence.note()
         while True:
             # What a refused commit gave places to starts where it would have.
             self._pacer.free_at = free_at
@@ -152,9 +160,12 @@ class Ledger:
                 )
                 break
             except UnavailableError as error:
+                in_doubt |= isinstance(error, StorageUnansweredError)
+                self._presence.fail()
                 log.warning("tick.postponed", jobs=len(batch), why=str(error))
             await asyncio.sleep(wait.total_seconds())
             wait = min(wait * 2, self._options.retry_max)
+        self._presence.recover()
         log.debug(
             "tick.committed",
             queued=len(committed.queued),
@@ -163,6 +174,7 @@ class Ledger:
         )
         for job in committed.broken:
             log.error("job.broken", job_id=job.id, problem=job.problem)
+        committed.in_doubt = in_doubt
         self._on_commit(committed)
 
     def _commit(

@@ -89,6 +89,7 @@ class Lifecycle:
         if claims:
             self._tasks.loop("recorder", stations.recorder.run)
             self._tasks.loop("dispatcher", stations.dispatcher.run)
+            self._tasks.loop("deadlines", stations.dispatcher.keep_deadlines)
         stations.scheduler.start(paused=True)  # type: ignore[no-untyped-call]  # APScheduler's own
         self._started = True
 
@@ -152,6 +153,7 @@ class Lifecycle:
         await self._tasks.end_loop("ledger")
         await stations.dispatcher.stop(grace=grace)
         await _drain(stations.recorder.drained(), "recorder")
+        await self._tasks.end_loop("deadlines")
         await self._tasks.end_loop("dispatcher")
         await _drain(stations.recorder.drained(), "recorder")
         await self._tasks.end_loop("recorder")

@@ -15,11 +15,11 @@ from functools import partial
 import structlog
 
 from app.db.unit_of_work import UnitOfWork
-from app.domain.errors import UnavailableError
+from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.events import ExecutionEnded
 from app.domain.execution import ClaimedRun
 from app.engine.publisher import Publisher
-from app.repositories import run_repository
+from app.repositories import doubt_repository, run_repository
 from app.repositories.run_repository import Ending
 
 log = structlog.get_logger(__name__)
@@ -104,15 +104,15 @@ class Recorder:
                 self._idle.set()
 
     async def _write(self) -> list[Ending]:
-        wait = self._options.retry_first
+        wait, record = self._options.retry_first, run_repository.record_endings
         while True:
             endings = [ended.ending for ended in self._writing]
             try:
-                return await self._unit_of_work.write(
-                    partial(run_repository.record_endings, endings=endings)
-                )
+                return await self._unit_of_work.write(partial(record, endings=endings))
             except UnavailableError as error:
                 log.warning("outcomes.postponed", count=len(endings), why=str(error))
+                if isinstance(error, StorageUnansweredError):
+                    record = doubt_repository.record_again
             await asyncio.sleep(wait.total_seconds())
             wait = min(wait * 2, self._options.retry_max)
 

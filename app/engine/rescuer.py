@@ -47,7 +47,7 @@ class Rescuer:
     async def settle_all(self) -> int:
         """Settle every running row, at start; return how many there were."""
         count = 0
-        while settled := await self._settle(lease_before=None):
+        while settled := await self._settle(now=None):
             count += settled
         return count
 
@@ -55,20 +55,18 @@ class Rescuer:
         """Look for leases that are over, until cancelled."""
         while True:
             await asyncio.sleep(_EVERY.total_seconds())
-            await self._settle(lease_before=self._clock.now())
+            await self._settle(now=self._clock.now())
 
-    async def _settle(self, *, lease_before: datetime | None) -> int:
+    async def _settle(self, *, now: datetime | None) -> int:
         found = await self._unit_of_work.read(
-            lambda connection: run_repository.orphan_runs(
-                connection, lease_before=lease_before, limit=_BATCH
-            )
+            lambda connection: run_repository.orphan_runs(connection, now=now, limit=_BATCH)
         )
         owned = self._owned()
         orphans = {run.execution_id: run for run in found if run.execution_id not in owned}
         if not orphans:
             return 0
-        now = self._clock.now()
-        endings = [_ending(run, now) for run in orphans.values()]
+        at = self._clock.now()
+        endings = [_ending(run, at) for run in orphans.values()]
         written = await self._unit_of_work.write(
             lambda connection: run_repository.record_endings(connection, endings)
         )
@@ -81,7 +79,7 @@ class Rescuer:
                 status=ending.status,
             )
         again = [ending for ending in written if ending.next_attempt_at is not None]
-        self._rescued([_waiting(orphans[ending.execution_id], now) for ending in again])
+        self._rescued([_waiting(orphans[ending.execution_id], at) for ending in again])
         return len(written)
 
 

@@ -21,7 +21,7 @@ from app.engine.triggers import jitter_delay
 
 # Not-run instants written as rows of their own; longer runs become one stretch.
 ROWS_MAX = 10
-# Executions of one job that may wait for their turn under ``queue_all``.
+# Executions of one job that may wait for their turn, under ``queue_all`` or triggered by hand.
 QUEUE_MAX = 1000
 
 
@@ -79,9 +79,11 @@ def plan_job(found: DueInstants, open_runs: Counter[ExecutionStatus], moment: Mo
     """Decide every instant of ``found``; ``open_runs`` counts the job's executions not yet over."""
     plan = JobPlan()
     late, on_time = _split(found, moment)
-    _plan_misfires(plan, found, late, moment=moment, superseded=bool(on_time))
+    if late or found.elided is not None:
+        _plan_misfires(plan, found, late, moment=moment, superseded=bool(on_time))
     _plan_starts(plan, found.job, on_time, open_runs)
-    plan.rows += plan_left_out(found.job, found.left_out)
+    if found.left_out:
+        plan.rows += plan_left_out(found.job, found.left_out)
     return plan
 
 
@@ -181,7 +183,8 @@ def _plan_starts(
         plan.rows.append(_queued(job, instant, Cause.SCHEDULE))
         waiting += 1
         active += 1
-    _add_not_run(plan, job, refused, ExecutionStatus.SKIPPED, reason)
+    if refused:
+        _add_not_run(plan, job, refused, ExecutionStatus.SKIPPED, reason)
 
 
 def _overlap_verdict(policy: OverlapPolicy, *, waiting: int) -> Reason | None:
@@ -198,7 +201,9 @@ def _overlap_verdict(policy: OverlapPolicy, *, waiting: int) -> Reason | None:
 
 
 def _queued(job: DueJob, instant: datetime, cause: Cause) -> NewExecution:
-    delay = jitter_delay(job.schedule, job.id, instant)
+    start = instant
+    if job.schedule.jitter:
+        start += jitter_delay(job.schedule, job.id, instant)
     return NewExecution(
         id=_id(job, instant),
         job_id=job.id,
@@ -207,7 +212,7 @@ def _queued(job: DueJob, instant: datetime, cause: Cause) -> NewExecution:
         cause=cause,
         scheduled_for=instant,
         status=ExecutionStatus.QUEUED,
-        next_attempt_at=instant + delay,
+        next_attempt_at=start,
         exclusive=job.policy.max_instances == 1 and job.policy.overlap is not OverlapPolicy.ALLOW,
     )
 

@@ -26,6 +26,7 @@ from app.domain.errors import InvalidScheduleError
 from app.domain.ids import JobId
 from app.domain.job import DueJob
 from app.engine.catch_up import find_due_instants
+from app.engine.presence import Presence
 from app.engine.tick import DueInstants
 from app.engine.triggers import ScheduleTrigger, TriggerCache, TriggerCacheOptions
 from app.repositories import job_repository
@@ -33,8 +34,10 @@ from app.repositories.job_repository import BrokenJob
 
 log = structlog.get_logger(__name__)
 
-# Overdue jobs whose instants are found in one go: a few milliseconds each at most.
-_CATCH_UP_CHUNK = 20
+# Overdue jobs whose instants are found in one go, and for how long at most: one job far behind may
+# take some milliseconds.
+_CATCH_UP_CHUNK = 200
+_CATCH_UP_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ class Window:
         unit_of_work: UnitOfWork,
         clock: Clock,
         options: WindowOptions,
+        presence: Presence,
         submit: Callable[[Sequence[DueInstants]], None],
         submit_broken: Callable[[BrokenJob], None],
         wake: Callable[[], None],
@@ -82,6 +86,7 @@ class Window:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._options = options
+        self._presence = presence
         self._submit = submit
         self._submit_broken = submit_broken
         self._wake = wake
@@ -138,14 +143,20 @@ class Window:
 
         Beyond its horizon the window knows nothing: if it was not read again since, that counts.
         """
-        unread = timedelta(seconds=self._clock.monotonic() - self._read_at) - self._options.horizon
         due = self.next_time()
         late = timedelta(0) if due is None else self._clock.now() - due
-        return max(late, unread, timedelta(0))
+        return max(late, self._unread(), timedelta(0))
+
+    def _unread(self) -> timedelta:
+        """Tell for how long nothing is known of what is due; negative while all is."""
+        age = timedelta(seconds=self._clock.monotonic() - self._read_at)
+        return age - self._options.horizon
 
     def take_due(self, now: datetime, *, limit: int) -> list[WaitingJob]:
         """Move the jobs due by ``now`` into a tick, soonest first; those overdue are caught up."""
         taken: list[WaitingJob] = []
+        if self._unread() <= timedelta(0):
+            self._presence.note()
         cut = self._clock.now() - self._options.overdue_after
         while len(taken) < limit:
             due = self.next_time()
@@ -218,6 +229,7 @@ class Window:
         self._cut_short = len(due) + len(broken) >= limit
         self._take_in_all(due, broken)
         self._read_at = self._clock.monotonic()
+        self._presence.note()
 
     async def read_changed(self) -> None:
         """Read the jobs that changed; those in a tick come when it is settled."""
@@ -266,8 +278,8 @@ class Window:
         while True:
             await self._overdue_news.wait()
             chunk = self._overdue[:_CATCH_UP_CHUNK]
-            found = await asyncio.to_thread(_find_all, chunk, self._clock.now())
-            del self._overdue[: len(chunk)]
+            found = await asyncio.to_thread(_find_some, chunk, self._clock)
+            del self._overdue[: len(found)]
             self._submit(found)
             if not self._overdue:
                 self._overdue_news.clear()
@@ -302,8 +314,15 @@ def _matches(job: DueJob, due: datetime, revision: int) -> bool:
     return job.next_run_time == due and job.revision == revision
 
 
-def _find_all(overdue: Sequence[WaitingJob], now: datetime) -> list[DueInstants]:
-    return [find_due(waiting, now) for waiting in overdue]
+def _find_some(overdue: Sequence[WaitingJob], clock: Clock) -> list[DueInstants]:
+    """Find the instants of the first, at least one, and of more as long as there is time."""
+    now, until = clock.now(), clock.monotonic() + _CATCH_UP_SECONDS
+    found: list[DueInstants] = []
+    for waiting in overdue:
+        found.append(find_due(waiting, now))
+        if clock.monotonic() > until:
+            break
+    return found
 
 
 def find_due(waiting: WaitingJob, now: datetime) -> DueInstants:

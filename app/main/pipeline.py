@@ -6,6 +6,7 @@ Which database it is, is asked here: one process on an SQLite file, or replicas 
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -54,6 +55,9 @@ from app.security.egress import EgressOptions, EgressPolicy
 from app.telemetry.execution_log import log_execution
 
 log = structlog.get_logger(__name__)
+
+# Who asks the API waits so long for PostgreSQL to read; the pipeline waits longer.
+_HURRY = timedelta(seconds=5)
 
 
 @contextlib.asynccontextmanager
@@ -115,10 +119,14 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
     """Open one of many processes on a PostgreSQL database."""
     clock = SystemClock()
     await _migrate(options)
-    unit_of_work = UnitOfWork(
-        reader=open_postgres_reader(options.url, connections=options.readers),
-        writer=PostgresWriter(open_postgres(options.url, connections=options.writers)),
-    )
+    heard: list[_Opened] = []
+
+    def look_again() -> None:
+        """Look at all that may be there: a change was maybe stored, and announced to nobody."""
+        _wake(heard, WakeupKind.ALL, "")
+        wakeups.send(WakeupKind.ALL)
+
+    unit_of_work = _open_postgres_doors(options, on_unanswered=look_again)
     direct = settings.database_direct_url or options.url
     engine = open_postgres_direct(direct)
     leader = PostgresLeader(
@@ -129,7 +137,6 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
         clock=clock,
         options=LeaderOptions(),
     )
-    heard: list[_Opened] = []
     wakeups = PostgresWakeups(
         url=direct,
         options=WakeupOptions(),
@@ -156,6 +163,18 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
     finally:
         await engine.dispose()
         await unit_of_work.close()
+
+
+def _open_postgres_doors(
+    options: DatabaseOptions, *, on_unanswered: Callable[[], None]
+) -> UnitOfWork:
+    return UnitOfWork(
+        reader=open_postgres_reader(options.url, connections=options.readers),
+        writer=PostgresWriter(
+            open_postgres(options.url, connections=options.writers), on_unanswered=on_unanswered
+        ),
+        hurry=_HURRY,
+    )
 
 
 class _Opened:
@@ -231,7 +250,8 @@ async def _open_pipeline(
         if resign is not None:
             resign()
 
-    services = build_services(ground, stations, lifecycle, egress, begin_stop)
+    for_callers = replace(ground, unit_of_work=unit_of_work.for_callers())
+    services = build_services(for_callers, stations, lifecycle, egress, begin_stop)
 
     def on_event(event: Event) -> None:
         if isinstance(event, JobChanged):

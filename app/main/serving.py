@@ -20,7 +20,7 @@ from app.api.deps import Services
 from app.api.docs import install_docs
 from app.api.errors import install_error_handlers
 from app.api.middleware import HeadMiddleware, RequestIdMiddleware, TrailingSlashMiddleware
-from app.api.v1.router import router
+from app.api.v1.router import install_v1
 from app.core.config import Settings
 from app.core.logging import configure_logging
 from app.domain.errors import AddressUnavailableError
@@ -72,8 +72,9 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         strict_content_type=False,
-        max_body_size=settings.request_bytes_max,
         lifespan=lifespan,
+        # FastAPI's own would look for it in the environment at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(TrailingSlashMiddleware),
@@ -81,8 +82,8 @@ def create_app(
         ],
     )
     api.state.services = services
-    api.include_router(health.router)
-    api.include_router(router)
+    install_v1(api)
+    api.router.routes.extend(health.router.routes)
     install_docs(api)
     install_error_handlers(
         api, request_bytes_max=settings.request_bytes_max, body_seconds=body_seconds

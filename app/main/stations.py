@@ -18,6 +18,7 @@ from app.engine.ledger import Committed, Ledger, LedgerOptions
 from app.engine.lifecycle import Stations
 from app.engine.pacer import Pacer, PacerOptions
 from app.engine.ports import Leader, Runner, Wakeups
+from app.engine.presence import Presence, PresenceOptions
 from app.engine.pruner import Pruner, PrunerOptions
 from app.engine.publisher import Publisher
 from app.engine.recorder import Recorder, RecorderOptions
@@ -51,6 +52,8 @@ def build_stations(ground: Ground) -> Stations:
 
     def on_commit(committed: Committed) -> None:
         hand_over(ground, stations, committed.queued)
+        if committed.in_doubt:
+            look_for_runs(ground, stations)
         for job_id in committed.to_cancel:
             cancel_job(ground, stations, job_id)
         stations.window.refuse(committed.refused)
@@ -62,8 +65,9 @@ def build_stations(ground: Ground) -> Stations:
     def wake() -> None:
         stations.scheduler.wake()
 
-    ledger = _ledger(ground, on_commit)
-    window = _window(ground, ledger, wake)
+    presence = Presence(clock=ground.clock, options=PresenceOptions())
+    ledger = _ledger(ground, presence, on_commit)
+    window = _window(ground, presence, ledger, wake)
     recorder = _recorder(ground, on_recorded)
     dispatcher = _dispatcher(ground, recorder)
     stations = Stations(
@@ -86,6 +90,13 @@ def hand_over(ground: Ground, stations: Stations, runs: Sequence[WaitingRun]) ->
         return
     if ground.works:
         stations.dispatcher.add(runs)
+    ground.wakeups.runs_waiting()
+
+
+def look_for_runs(ground: Ground, stations: Stations) -> None:
+    """Let whoever works look for runs that wait and were handed over by nobody."""
+    if ground.works:
+        stations.dispatcher.look()
     ground.wakeups.runs_waiting()
 
 
@@ -117,24 +128,27 @@ def _pruner(ground: Ground) -> Pruner:
     )
 
 
-def _ledger(ground: Ground, on_commit: Callable[[Committed], None]) -> Ledger:
+def _ledger(ground: Ground, presence: Presence, on_commit: Callable[[Committed], None]) -> Ledger:
     rate = ground.settings.late_starts_per_second
+    options = PacerOptions(starts_per_second=rate or None)
     return Ledger(
         unit_of_work=ground.unit_of_work,
         leader=ground.leader,
         clock=ground.clock,
         options=LedgerOptions(),
-        pacer=Pacer(clock=ground.clock, options=PacerOptions(starts_per_second=rate or None)),
+        pacer=Pacer(clock=ground.clock, presence=presence, options=options),
+        presence=presence,
         on_commit=on_commit,
     )
 
 
-def _window(ground: Ground, ledger: Ledger, wake: Callable[[], None]) -> Window:
+def _window(ground: Ground, presence: Presence, ledger: Ledger, wake: Callable[[], None]) -> Window:
     horizon = timedelta(seconds=ground.settings.read_ahead_seconds)
     return Window(
         unit_of_work=ground.unit_of_work,
         clock=ground.clock,
         options=WindowOptions(horizon=horizon),
+        presence=presence,
         submit=ledger.submit,
         submit_broken=ledger.submit_broken,
         wake=wake,

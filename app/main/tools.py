@@ -13,7 +13,7 @@ from app.core.logging import configure_logging
 from app.db.backup import BackupMade, back_up
 from app.db.migrate import migrate as migrate_database
 from app.db.session import DatabaseOptions, open_postgres_reader, open_sqlite_reader
-from app.db.unit_of_work import UnitOfWork, WriteConnection
+from app.db.unit_of_work import Reader, UnitOfWork, WriteConnection
 from app.domain.clock import SystemClock
 from app.domain.errors import StorageUnavailableError
 from app.domain.ids import JobId
@@ -137,6 +137,7 @@ async def _report_transitions(settings: Settings, year: int | None) -> list[JobT
 
 def _open_to_read(options: DatabaseOptions) -> UnitOfWork:
     """Open a database that is there; nothing is made."""
+    reader: Reader
     if not options.is_sqlite:
         reader = open_postgres_reader(options.url, connections=1)
     elif options.sqlite_path.exists():

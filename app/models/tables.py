@@ -26,6 +26,7 @@ _WAITING = "status IN ('queued','retrying')"
 _OPEN = "status IN ('queued','running','retrying')"
 _NOT_COMPLETED = "status IN ('failed','cancelled','unknown','skipped','missed')"
 _IDLE = "next_run_us IS NULL AND state <> 'deleted'"
+_HOLDS_SLOT = "slot_host IS NOT NULL"
 
 
 jobs = sa.Table(
@@ -130,6 +131,9 @@ executions = sa.Table(
     sa.Column("response_bytes", _BIG),
     sa.Column("error", sa.Text),
     sa.Column("response_excerpt", sa.Text),
+    # While an attempt runs among replicas: the host and port whose slot it takes. One process
+    # alone counts in memory and leaves this empty.
+    sa.Column("slot_host", sa.Text),
     sa.UniqueConstraint("id", name="executions_id_key"),
     sa.CheckConstraint(
         "cause IN ('schedule','catch_up','manual','chain','replay','backfill')",
@@ -188,6 +192,8 @@ executions = sa.Table(
     sa.Index("executions_lease", "lease_until_us",
              sqlite_where=sa.text("status = 'running'"),
              postgresql_where=sa.text("status = 'running'")),
+    sa.Index("executions_slots", "slot_host", sqlite_where=sa.text(_HOLDS_SLOT),
+             postgresql_where=sa.text(_HOLDS_SLOT)),
     sqlite_strict=True,
 )  # fmt: skip
 
@@ -260,6 +266,16 @@ service_events = sa.Table(
         "kind IN ('started','stopped','clock_set_back','clock_set_forward')", name="kind"
     ),
     sa.Index("service_events_at", "at_us"),
+    sqlite_strict=True,
+)
+
+# Where replicas hold MYSCHEDULER_HOST_STARTS_PER_SECOND together: the instant, by the database's
+# clock, from which a host may have its next start. There are no more rows than hosts of revisions.
+host_starts = sa.Table(
+    "host_starts",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    sa.Column("next_us", _BIG, nullable=False),
     sqlite_strict=True,
 )
 

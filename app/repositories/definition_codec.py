@@ -29,6 +29,7 @@ from app.domain.schedule import (
 
 T = TypeVar("T")
 
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 _MICROSECOND = timedelta(microseconds=1)
 # The longest that the API accepts is 10**9 seconds.
 _DURATION_MAX = timedelta(seconds=10**9)
@@ -203,10 +204,6 @@ def _delivery(document: dict[str, Any]) -> Delivery:
             retry_statuses=frozenset(int(status) for status in document["retry_statuses"]),
         ),
     )
-
-
-def _dump(document: dict[str, object]) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _micros(duration: timedelta) -> int:

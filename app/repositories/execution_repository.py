@@ -25,10 +25,31 @@ from app.domain.execution import (
 )
 from app.domain.ids import ExecutionId, JobId
 from app.models.tables import attempts, executions
-from app.repositories.job_repository import CHUNK
+from app.repositories.batch import Batch, parameters
 from app.repositories.ledger_conditions import DUE, OPEN, RUNNING, WAITING
 
-_INSERT = sa.insert(executions)
+_NEW = Batch(
+    text=("id", "job_id", "cause", "status", "reason"),
+    integers=("job_revision", "clock_epoch", "scheduled_us", "until_us", "instant_count",
+              "exclusive", "next_attempt_us", "finished_us"),
+)  # fmt: skip
+_INSERT = sa.insert(executions).from_select(
+    [*_NEW.names, "attempts", "retries", "queued_us"],
+    sa.select(
+        *(_NEW[name] for name in _NEW.names),
+        sa.literal_column("0"),
+        sa.literal_column("0"),
+        sa.bindparam("now_us", type_=sa.BigInteger),
+    ).select_from(_NEW.table),
+)
+_IDS = Batch(text=("id",))
+_KNOWN = sa.select(executions.c.id).where(_IDS.holds(executions.c.id, "id"))
+_COUNT_OPEN = (
+    sa.select(executions.c.job_id, executions.c.status, sa.func.count())
+    .where(_IDS.holds(executions.c.job_id, "id"), OPEN)
+    .where(executions.c.stop_reason.is_distinct_from(Reason.JOB_DELETED))
+    .group_by(executions.c.job_id, executions.c.status)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +66,13 @@ def insert_executions(
 ) -> None:
     """Write new ledger rows; a due instant that already has one violates ``executions_due``."""
     if rows:
-        connection.execute(_INSERT, [_new_values(row, now_us) for row in rows])
+        values = [_new_values(row, now_us) for row in rows]
+        connection.execute(_INSERT, parameters(values, now_us=now_us))
 
 
 def known_ids(connection: ReadConnection, ids: Sequence[ExecutionId]) -> set[ExecutionId]:
     """Tell which of ``ids`` have a row."""
-    known: set[ExecutionId] = set()
-    for start in range(0, len(ids), CHUNK):
-        statement = sa.select(executions.c.id).where(
-            executions.c.id.in_(ids[start : start + CHUNK])
-        )
-        known.update(ExecutionId(row.id) for row in connection.execute(statement))
-    return known
+    return set(connection.execute(_KNOWN, parameters([(one,) for one in ids])).scalars())
 
 
 def count_open(
@@ -67,19 +83,9 @@ def count_open(
     What still runs of a deleted job of the same id is left out, and so are jobs without any.
     """
     counts: dict[JobId, Counter[ExecutionStatus]] = {}
-    for start in range(0, len(job_ids), CHUNK):
-        statement = (
-            sa.select(
-                executions.c.job_id,
-                executions.c.status,
-                sa.func.count(),
-            )
-            .where(executions.c.job_id.in_(job_ids[start : start + CHUNK]), OPEN)
-            .where(executions.c.stop_reason.is_distinct_from(Reason.JOB_DELETED))
-            .group_by(executions.c.job_id, executions.c.status)
-        )
-        for job_id, status, count in connection.execute(statement):
-            counts.setdefault(JobId(job_id), Counter())[ExecutionStatus(status)] = count
+    found = connection.execute(_COUNT_OPEN, parameters([(one,) for one in job_ids]))
+    for job_id, status, count in found:
+        counts.setdefault(job_id, Counter())[ExecutionStatus(status)] = count
     return counts
 
 
@@ -203,26 +209,23 @@ def list_attempts(connection: ReadConnection, execution_id: ExecutionId) -> list
     return found
 
 
-def _new_values(row: NewExecution, now_us: int) -> dict[str, object]:
-    final = row.status is not ExecutionStatus.QUEUED
-    return {
-        "id": row.id,
-        "job_id": row.job_id,
-        "job_revision": row.job_revision,
-        "clock_epoch": row.clock_epoch,
-        "cause": row.cause,
-        "scheduled_us": to_us(row.scheduled_for),
-        "until_us": None if row.until is None else to_us(row.until),
-        "instant_count": row.instant_count,
-        "status": row.status,
-        "reason": row.reason,
-        "exclusive": int(row.exclusive),
-        "attempts": 0,
-        "retries": 0,
-        "next_attempt_us": None if row.next_attempt_at is None else to_us(row.next_attempt_at),
-        "queued_us": now_us,
-        "finished_us": now_us if final else None,
-    }
+def _new_values(row: NewExecution, now_us: int) -> tuple[object, ...]:
+    """Make a row of ``_NEW``."""
+    return (
+        row.id,
+        row.job_id,
+        row.cause,
+        row.status,
+        row.reason,
+        row.job_revision,
+        row.clock_epoch,
+        to_us(row.scheduled_for),
+        None if row.until is None else to_us(row.until),
+        row.instant_count,
+        int(row.exclusive),
+        None if row.next_attempt_at is None else to_us(row.next_attempt_at),
+        None if row.status is ExecutionStatus.QUEUED else now_us,
+    )
 
 
 def to_execution(row: Any) -> Execution:

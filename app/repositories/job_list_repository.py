@@ -21,7 +21,18 @@ COUNTED_MAX = 10_000
 
 LISTED_STATES = frozenset(JobState) - {JobState.DELETED}
 
-_DUE = sa.select(jobs).where(jobs.c.next_run_us.is_not(None))
+_DUE = (
+    sa.select(jobs)
+    .where(jobs.c.next_run_us.is_not(None))
+    .order_by(jobs.c.next_run_us, jobs.c.id)
+    .limit(sa.bindparam("most"))
+)
+_DUE_BEHIND = _DUE.where(
+    sa.tuple_(jobs.c.next_run_us, jobs.c.id)
+    > sa.tuple_(
+        sa.bindparam("after_us", type_=sa.BigInteger), sa.bindparam("after_id", type_=sa.Text)
+    )
+)
 # The index's own condition, in the text of the statement: SQLite looks for it there.
 _IDLE = sa.and_(
     jobs.c.next_run_us.is_(None), jobs.c.state != sa.literal_column(f"'{JobState.DELETED}'")
@@ -79,23 +90,18 @@ def count_listed(connection: ReadConnection, states: Collection[JobState]) -> in
     """Count jobs by the indexes alone; more than ``COUNTED_MAX`` means: at least so many."""
     count = 0
     if JobState.ACTIVE in states:
-        count = _count(connection, jobs.c.next_run_us.is_not(None))
+        count = connection.execute(_COUNT_DUE).scalar_one()
     for state in sorted(states):
         if count <= COUNTED_MAX:
-            count += _count(connection, _in_state(state))
+            count += connection.execute(_COUNT_IDLE[state]).scalar_one()
     return count
 
 
 def _due(connection: ReadConnection, limit: int, after: JobPosition | None) -> list[Any]:
-    statement = _DUE.order_by(jobs.c.next_run_us, jobs.c.id).limit(limit)
-    if after is not None:
-        place = sa.tuple_(jobs.c.next_run_us, jobs.c.id)
-        bound = sa.tuple_(
-            sa.bindparam(None, after.next_run_us, sa.BigInteger),
-            sa.bindparam(None, after.id, sa.Text),
-        )
-        statement = statement.where(place > bound)
-    return list(connection.execute(statement).mappings())
+    if after is None:
+        return list(connection.execute(_DUE, {"most": limit}).mappings())
+    given = {"most": limit, "after_us": after.next_run_us, "after_id": after.id}
+    return list(connection.execute(_DUE_BEHIND, given).mappings())
 
 
 def _idle(
@@ -121,10 +127,14 @@ def _in_state(state: JobState) -> sa.ColumnElement[bool]:
     return sa.and_(_IDLE, jobs.c.state == sa.literal_column(f"'{state}'"))
 
 
-def _count(connection: ReadConnection, condition: sa.ColumnElement[bool]) -> int:
+def _counting(condition: sa.ColumnElement[bool]) -> sa.Select[int]:
     some: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(jobs)
     counted = some.where(condition).limit(COUNTED_MAX + 1).subquery("counted")
-    return connection.execute(sa.select(sa.func.count()).select_from(counted)).scalar_one()
+    return sa.select(sa.func.count()).select_from(counted)
+
+
+_COUNT_DUE = _counting(jobs.c.next_run_us.is_not(None))
+_COUNT_IDLE = {state: _counting(_in_state(state)) for state in JobState}
 
 
 def _position(row: Any) -> JobPosition:

@@ -18,6 +18,7 @@ from app.domain.clock import from_us, to_us
 from app.domain.ids import JobId
 from app.domain.job import Change, DueJob, Job, JobDefinition, JobState
 from app.models.tables import job_revisions, jobs
+from app.repositories.batch import Batch, parameters
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
     dump_delivery,
@@ -51,26 +52,35 @@ _DUE = (
     .order_by(jobs.c.next_run_us)
     .limit(sa.bindparam("row_limit"))
 )
-_DUE_BY_IDS = sa.select(*_DUE_COLUMNS).where(
-    jobs.c.next_run_us.is_not(None), jobs.c.id.in_(sa.bindparam("ids", expanding=True))
+_IDS = Batch(text=("id",))
+# In the order of ids SQLite looks each of them up; without it, it reads all jobs.
+_BY_IDS = sa.select(*_DUE_COLUMNS).where(_IDS.holds(jobs.c.id, "id")).order_by(jobs.c.id)
+_SCHEDULES = sa.select(jobs.c.id, jobs.c.schedule).where(_IDS.holds(jobs.c.id, "id"))
+_CURRENT = (
+    sa.select(jobs.c.id, jobs.c.revision, jobs.c.next_run_us)
+    .where(_IDS.holds(jobs.c.id, "id"))
+    .order_by(jobs.c.id)
+    .with_for_update(key_share=True)
 )
+_STEPS = Batch(text=("id", "state"), integers=("revision", "was_us", "accounted_us", "next_us"))
 _ADVANCE = (
     sa.update(jobs)
     .where(
-        jobs.c.id == sa.bindparam("job_id"),
-        jobs.c.revision == sa.bindparam("job_revision"),
-        jobs.c.next_run_us == sa.bindparam("was_us"),
+        jobs.c.id == _STEPS["id"],
+        jobs.c.revision == _STEPS["revision"],
+        jobs.c.next_run_us == _STEPS["was_us"],
     )
     .values(
-        next_run_us=sa.bindparam("next_us"),
-        cursor_us=sa.bindparam("accounted_us"),
-        state=sa.bindparam("new_state"),
+        next_run_us=_STEPS["next_us"],
+        cursor_us=_STEPS["accounted_us"],
+        state=_STEPS["state"],
     )
 )
+_STARTS = Batch(text=("id",), integers=("starts",))
 _COUNT_STARTS = (
     sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("job_id"))
-    .values(execution_count=jobs.c.execution_count + sa.bindparam("starts"))
+    .where(jobs.c.id == _STARTS["id"])
+    .values(execution_count=jobs.c.execution_count + _STARTS["starts"])
 )
 
 
@@ -111,13 +121,9 @@ def find_job_for_change(connection: WriteConnection, job_id: JobId) -> Job | Non
 def zones_of(connection: ReadConnection, job_ids: Sequence[JobId]) -> dict[JobId, str]:
     """Tell the zones of jobs, deleted ones included; unreadable ones are left out."""
     zones: dict[JobId, str] = {}
-    for start in range(0, len(job_ids), CHUNK):
-        statement = sa.select(jobs.c.id, jobs.c.schedule).where(
-            jobs.c.id.in_(job_ids[start : start + CHUNK])
-        )
-        for job_id, schedule in connection.execute(statement):
-            with contextlib.suppress(UnreadableDefinitionError):
-                zones[JobId(job_id)] = load_schedule(schedule).timezone
+    for job_id, schedule in connection.execute(_SCHEDULES, parameters([(one,) for one in job_ids])):
+        with contextlib.suppress(UnreadableDefinitionError):
+            zones[job_id] = load_schedule(schedule).timezone
     return zones
 
 
@@ -193,10 +199,8 @@ def due_jobs_by_id(
     connection: ReadConnection, job_ids: Sequence[JobId]
 ) -> tuple[list[DueJob], list[BrokenJob]]:
     """Read those of ``job_ids`` that are active and have a next run time."""
-    rows: list[Any] = []
-    for start in range(0, len(job_ids), CHUNK):
-        rows += connection.execute(_DUE_BY_IDS, {"ids": job_ids[start : start + CHUNK]})
-    return _due(rows)
+    rows = connection.execute(_BY_IDS, parameters([(one,) for one in job_ids]))
+    return _due([row for row in rows if row.next_run_us is not None])
 
 
 def jobs_ahead(
@@ -224,41 +228,31 @@ def current_ticks(
 
     What a tick planned for a job counts only if both are still what the window had read.
     """
-    found: dict[JobId, tuple[int, int | None]] = {}
-    for start in range(0, len(job_ids), CHUNK):
-        statement = (
-            sa.select(jobs.c.id, jobs.c.revision, jobs.c.next_run_us)
-            .where(jobs.c.id.in_(job_ids[start : start + CHUNK]))
-            .order_by(jobs.c.id)
-            .with_for_update(key_share=True)
-        )
-        for job_id, revision, next_run_us in connection.execute(statement):
-            found[JobId(job_id)] = (revision, next_run_us)
-    return found
+    rows = connection.execute(_CURRENT, parameters([(one,) for one in job_ids]))
+    return {job_id: (revision, next_run_us) for job_id, revision, next_run_us in rows}
 
 
 def advance_jobs(connection: WriteConnection, advances: Iterable[Advance]) -> None:
     """Move cursors and next run times; a job without a next one is finished."""
     rows = [
-        {
-            "job_id": step.job_id,
-            "job_revision": step.revision,
-            "was_us": to_us(step.was),
-            "accounted_us": to_us(step.accounted_until),
-            "next_us": None if step.next_run_time is None else to_us(step.next_run_time),
-            "new_state": JobState.FINISHED if step.next_run_time is None else JobState.ACTIVE,
-        }
+        (
+            step.job_id,
+            JobState.FINISHED if step.next_run_time is None else JobState.ACTIVE,
+            step.revision,
+            to_us(step.was),
+            to_us(step.accounted_until),
+            None if step.next_run_time is None else to_us(step.next_run_time),
+        )
         for step in advances
     ]
     if rows:
-        connection.execute(_ADVANCE, rows)
+        connection.execute(_ADVANCE, parameters(rows))
 
 
 def count_starts(connection: WriteConnection, starts: dict[JobId, int]) -> None:
     """Add to the jobs' counts of executions that started."""
     if starts:
-        rows = [{"job_id": job_id, "starts": count} for job_id, count in sorted(starts.items())]
-        connection.execute(_COUNT_STARTS, rows)
+        connection.execute(_COUNT_STARTS, parameters(sorted(starts.items())))
 
 
 def mark_broken(connection: WriteConnection, broken: BrokenJob, *, now: datetime) -> None:

@@ -1,5 +1,6 @@
 """SQL on the one row that says who ticks, under which term."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -21,6 +22,26 @@ def take_leadership(connection: WriteConnection, *, holder: str, now: datetime) 
     # The last sign of life stays until the new leader has looked at it: begin_beats.
     connection.execute(sa.update(leadership).values(term=term + 1, holder=holder, since_us=us))
     return int(term) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leadership:
+    """Who ticks: the holder of the present term, since when, and its last sign of life."""
+
+    term: int
+    holder: str
+    since: datetime
+    beat: datetime
+
+
+def read_leadership(connection: ReadConnection) -> Leadership | None:
+    """Read who is written down as leader; None in a new database."""
+    row = connection.execute(sa.select(leadership)).one_or_none()
+    if row is None:
+        return None
+    return Leadership(
+        term=row.term, holder=row.holder, since=from_us(row.since_us), beat=from_us(row.beat_us)
+    )
 
 
 def last_beat(connection: ReadConnection) -> datetime | None:

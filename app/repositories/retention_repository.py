@@ -18,7 +18,7 @@ from app.domain.execution import FINAL_STATUSES, Cause, ExecutionStatus
 from app.domain.ids import JobId
 from app.models.tables import attempts, executions, jobs
 from app.repositories import totals_repository
-from app.repositories.job_repository import CHUNK
+from app.repositories.batch import Batch, parameters
 from app.repositories.ledger_conditions import NOT_COMPLETED, literal_status
 from app.repositories.totals_repository import TotalKey
 
@@ -39,13 +39,17 @@ _ENTRY = (
     executions.c.queued_us,
     executions.c.finished_us,
 )
+_GONE = Batch(text=("id",), integers=("seq",))
+_DELETE_ATTEMPTS = sa.delete(attempts).where(_GONE.holds(attempts.c.execution_id, "id"))
+_DELETE_EXECUTIONS = sa.delete(executions).where(_GONE.holds(executions.c.seq, "seq"))
+_LATEST = Batch(text=("job_id",), integers=("instant_us",))
 _RAISE_PRUNED = (
     sa.update(jobs)
     .where(
-        jobs.c.id == sa.bindparam("of_job"),
-        sa.or_(jobs.c.pruned_us.is_(None), jobs.c.pruned_us < sa.bindparam("instant_us")),
+        jobs.c.id == _LATEST["job_id"],
+        sa.or_(jobs.c.pruned_us.is_(None), jobs.c.pruned_us < _LATEST["instant_us"]),
     )
-    .values(pruned_us=sa.bindparam("instant_us"))
+    .values(pruned_us=_LATEST["instant_us"])
 )
 
 
@@ -88,12 +92,9 @@ def look_for(connection: ReadConnection, surplus: Surplus, *, after: int, rows: 
 
 def remove(connection: WriteConnection, entries: Sequence[Any]) -> None:
     """Remove ended executions with their attempts, and note that they are gone."""
-    for start in range(0, len(entries), CHUNK):
-        part = entries[start : start + CHUNK]
-        ids = [row.id for row in part]
-        connection.execute(sa.delete(attempts).where(attempts.c.execution_id.in_(ids)))
-        numbers = [row.seq for row in part]
-        connection.execute(sa.delete(executions).where(executions.c.seq.in_(numbers)))
+    gone = parameters([(row.id, row.seq) for row in entries])
+    connection.execute(_DELETE_ATTEMPTS, gone)
+    connection.execute(_DELETE_EXECUTIONS, gone)
     _raise_pruned(connection, entries)
     totals_repository.add_pruned(connection, Counter(map(_total_key, entries)))
 
@@ -115,8 +116,7 @@ def _raise_pruned(connection: WriteConnection, entries: Sequence[Any]) -> None:
             instant_us = row.scheduled_us if row.until_us is None else row.until_us
             latest[row.job_id] = max(instant_us, latest.get(row.job_id, instant_us))
     if latest:
-        rows = [{"of_job": job, "instant_us": us} for job, us in sorted(latest.items())]
-        connection.execute(_RAISE_PRUNED, rows)
+        connection.execute(_RAISE_PRUNED, parameters(sorted(latest.items())))
 
 
 def _total_key(row: Any) -> TotalKey:

@@ -4,7 +4,7 @@ Each change is a compare-and-set. A claim takes only what still waits; an outcom
 the owner under its fence, so a process that lost its lease changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -25,15 +25,18 @@ from app.domain.execution import (
 from app.domain.ids import ExecutionId, JobId
 from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
 from app.models.tables import attempts, executions, job_revisions
-from app.repositories import slot_repository
+from app.repositories import host_repository, slot_repository
+from app.repositories.batch import Batch, parameters
+from app.repositories.database_clock import PRESENT_US
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
     load_delivery,
     load_policy,
 )
-from app.repositories.job_repository import CHUNK
 from app.repositories.ledger_conditions import RUNNING, WAITING
+from app.repositories.unreadable_repository import UnreadableRun
 
+_MICROSECOND = timedelta(microseconds=1)
 # Which attempt of which execution, by whom: execution, owner, fence, number.
 _AttemptKey: TypeAlias = tuple[ExecutionId, str, int, int]
 
@@ -42,6 +45,7 @@ _OF_ITS_REVISION = sa.and_(
     job_revisions.c.job_id == executions.c.job_id,
     job_revisions.c.revision == executions.c.job_revision,
 )
+_IDS = Batch(text=("id",))
 _other = executions.alias()
 _BUSY = sa.exists().where(
     _other.c.job_id == executions.c.job_id,
@@ -62,22 +66,24 @@ _CLAIMABLE = (
     )
     .join_from(executions, job_revisions, _OF_ITS_REVISION)
     .where(
-        executions.c.id.in_(sa.bindparam("ids", expanding=True)),
+        _IDS.holds(executions.c.id, "id"),
         WAITING,
         sa.or_(executions.c.exclusive == 0, ~_BUSY),
     )
     .with_for_update(of=executions, skip_locked=True)
 )
+_CLAIMS = Batch(text=("id", "slot_host"), integers=("lease_us", "number", "first_us"))
 _CLAIM = (
     sa.update(executions)
-    .where(executions.c.id == sa.bindparam("execution_id"), WAITING)
+    .where(executions.c.id == _CLAIMS["id"], WAITING)
     .values(
         status=ExecutionStatus.RUNNING,
         owner=sa.bindparam("new_owner"),
         fence=sa.bindparam("new_fence"),
-        lease_until_us=sa.bindparam("new_lease_us"),
-        attempts=sa.bindparam("number"),
-        started_us=sa.bindparam("first_us"),
+        lease_until_us=PRESENT_US + _CLAIMS["lease_us"],
+        attempts=_CLAIMS["number"],
+        started_us=_CLAIMS["first_us"],
+        slot_host=_CLAIMS["slot_host"],
         attempt_started_us=sa.bindparam("now_us"),
         next_attempt_us=None,
         reason=None,
@@ -89,30 +95,32 @@ _CLAIM = (
         response_excerpt=None,
     )
 )
+_LIVE_ATTEMPTS = (
+    sa.select(
+        executions.c.id,
+        executions.c.owner,
+        executions.c.fence,
+        executions.c.attempts,
+        executions.c.stop_reason,
+    )
+    .where(_IDS.holds(executions.c.id, "id"))
+    .where(RUNNING)
+    .order_by(executions.c.id)
+    .with_for_update()
+)
+_ENDINGS = Batch(
+    text=("id", "owner", "status", "reason", "outcome", "attempt_reason", "error",
+          "response_excerpt"),
+    integers=("fence", "attempts", "http_status", "response_bytes", "finished_us",
+              "next_attempt_us", "retries"),
+)  # fmt: skip
+_WHOSE = ("id", "owner", "fence", "attempts")
 _RECORD = (
     sa.update(executions)
-    .where(
-        executions.c.id == sa.bindparam("execution_id"),
-        RUNNING,
-        executions.c.owner == sa.bindparam("my_owner"),
-        executions.c.fence == sa.bindparam("my_fence"),
-        executions.c.attempts == sa.bindparam("number"),
-    )
+    .where(*(executions.c[name] == _ENDINGS[name] for name in _WHOSE), RUNNING)
     .values(
-        status=sa.bindparam("new_status"),
-        reason=sa.bindparam("new_reason"),
-        outcome=sa.bindparam("new_outcome"),
-        attempt_reason=sa.bindparam("new_attempt_reason"),
-        http_status=sa.bindparam("new_http_status"),
-        response_bytes=sa.bindparam("new_response_bytes"),
-        error=sa.bindparam("new_error"),
-        response_excerpt=sa.bindparam("new_response_excerpt"),
-        finished_us=sa.bindparam("new_finished_us"),
-        next_attempt_us=sa.bindparam("new_next_attempt_us"),
-        retries=sa.bindparam("new_retries"),
-        owner=None,
-        fence=None,
-        lease_until_us=None,
+        {name: _ENDINGS[name] for name in _ENDINGS.names if name not in _WHOSE}
+        | {"owner": None, "fence": None, "lease_until_us": None, "slot_host": None}
     )
 )
 _KEEP_ATTEMPT = sa.insert(attempts)
@@ -151,6 +159,7 @@ _WAITING_RUNS = (
         ),
     )
     .where(_ranked.c.place <= sa.bindparam("per_job"))
+    .where(sa.not_(_IDS.holds(job_revisions.c.host, "id")))
     .order_by(_ranked.c.next_attempt_us)
     .limit(sa.bindparam("row_limit"))
 )
@@ -202,31 +211,30 @@ class OrphanRun:
     policy: RunPolicy | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnreadableRun:
-    """A waiting execution whose definition cannot be read; it can only be ended."""
-
-    execution_id: ExecutionId
-    problem: str
-
-
 def job_slots(policy: RunPolicy) -> int | None:
     """Tell how many executions of a job may run at once (None: any number)."""
     return None if policy.overlap is OverlapPolicy.ALLOW else policy.max_instances
 
 
 def waiting_runs(
-    connection: ReadConnection, *, until: datetime, limit: int, per_job: int
+    connection: ReadConnection,
+    *,
+    until: datetime,
+    limit: int,
+    per_job: int,
+    beside: Collection[str] = (),
 ) -> tuple[list[WaitingRun], list[UnreadableRun]]:
     """Read what waits for a worker and may start by ``until``, soonest first.
 
-    At most ``limit`` runs, and ``per_job`` of each job, so that one backlog hides no other job.
+    At most ``limit`` runs, and ``per_job`` of each job, so that one backlog hides no other job;
+    none to the hosts in ``beside``.
     """
     found: list[WaitingRun] = []
     unreadable: list[UnreadableRun] = []
-    parameters = {"until_us": to_us(until), "row_limit": limit, "per_job": per_job}
+    hosts = [(host,) for host in beside]
+    values = parameters(hosts, until_us=to_us(until), row_limit=limit, per_job=per_job)
     for execution_id, job_id, exclusive, host, next_attempt_us, policy in connection.execute(
-        _WAITING_RUNS, parameters
+        _WAITING_RUNS, values
     ):
         try:
             slots = job_slots(load_policy(policy))
@@ -270,13 +278,25 @@ def claim_runs(
         try:
             claimed.append(_claimed(run, row, claim))
         except (UnreadableDefinitionError, OverflowError) as error:
-            unreadable.append(UnreadableRun(execution_id=run.id, problem=str(error)))
+            of_job = isinstance(error, UnreadableDefinitionError)
+            unreadable.append(
+                UnreadableRun(execution_id=run.id, problem=str(error), breaks_job=of_job)
+            )
         if row.exclusive:
             exclusive_jobs.add(run.job_id)
         if run.job_id in free:
             free[run.job_id] -= 1
     if claimed:
-        connection.execute(_CLAIM, [_claim_values(run, claim) for run in claimed])
+        values = parameters(
+            [
+                _claim_values(run, claim, host_repository.slot_of(connection, run.waiting))
+                for run in claimed
+            ],
+            new_owner=claim.owner,
+            new_fence=claim.fence,
+            now_us=to_us(claim.now),
+        )
+        connection.execute(_CLAIM, values)
     return claimed, unreadable
 
 
@@ -297,32 +317,15 @@ def record_endings(connection: WriteConnection, endings: Sequence[Ending]) -> li
     if followed:
         connection.execute(_KEEP_ATTEMPT, [_attempt_values(ending) for ending in followed])
     if mine:
-        connection.execute(_RECORD, [_record_values(ending) for ending in mine])
+        connection.execute(_RECORD, parameters([_record_values(ending) for ending in mine]))
     return mine
 
 
-def end_unreadable(connection: WriteConnection, runs: Sequence[UnreadableRun], now_us: int) -> None:
-    """End waiting executions that can never be sent, saying why."""
-    for run in runs:
-        connection.execute(
-            sa.update(executions)
-            .where(executions.c.id == run.execution_id, WAITING)
-            .values(
-                status=ExecutionStatus.FAILED,
-                reason=Reason.BROKEN,
-                error=f"The job's definition is broken: {run.problem}",
-                finished_us=now_us,
-                next_attempt_us=None,
-            )
-        )
+def orphan_runs(connection: ReadConnection, *, now: datetime | None, limit: int) -> list[OrphanRun]:
+    """Read running executions whose lease is over (``now`` None: all that run).
 
-
-def orphan_runs(
-    connection: ReadConnection, *, lease_before: datetime | None, limit: int
-) -> list[OrphanRun]:
-    """Read running executions whose lease ended before ``lease_before`` (None: all of them).
-
-    Those that are over longest come first.
+    Those that are over longest come first. Among replicas the database's clock decides, not
+    ``now``: a replica whose clock is ahead must not take others' attempts for lost.
     """
     statement = (
         sa.select(executions, job_revisions.c.host, job_revisions.c.policy)
@@ -331,9 +334,12 @@ def orphan_runs(
         .order_by(executions.c.lease_until_us)
         .limit(limit)
     )
-    if lease_before is not None:
-        statement = statement.where(executions.c.lease_until_us < to_us(lease_before))
-    return [_orphan(row) for row in connection.execute(statement).mappings()]
+    if now is None:
+        found = connection.execute(statement)
+    else:
+        over = executions.c.lease_until_us < PRESENT_US
+        found = connection.execute(statement.where(over), {"now_us": to_us(now)})
+    return [_orphan(row) for row in found.mappings()]
 
 
 def on_crash(run: OrphanRun) -> OnCrash:
@@ -349,23 +355,10 @@ def _live_attempts(
     The value is why no further attempt may follow, if so.
     """
     live: dict[_AttemptKey, Reason | None] = {}
-    for start in range(0, len(ids), CHUNK):
-        statement = (
-            sa.select(
-                executions.c.id,
-                executions.c.owner,
-                executions.c.fence,
-                executions.c.attempts,
-                executions.c.stop_reason,
-            )
-            .where(executions.c.id.in_(ids[start : start + CHUNK]))
-            .where(RUNNING)
-            .order_by(executions.c.id)
-            .with_for_update()
-        )
-        for execution_id, owner, fence, number, stop_reason in connection.execute(statement):
-            stop = None if stop_reason is None else Reason(stop_reason)
-            live[execution_id, owner, fence, number] = stop
+    found = connection.execute(_LIVE_ATTEMPTS, parameters([(one,) for one in ids]))
+    for execution_id, owner, fence, number, stop_reason in found:
+        stop = None if stop_reason is None else Reason(stop_reason)
+        live[execution_id, owner, fence, number] = stop
     return live
 
 
@@ -383,11 +376,8 @@ def _stopped(ending: Ending, stop_reason: Reason | None) -> Ending:
 
 def _claimable(connection: WriteConnection, ids: Sequence[ExecutionId]) -> dict[ExecutionId, Any]:
     """Read and lock those that may be claimed."""
-    rows: dict[ExecutionId, Any] = {}
-    for start in range(0, len(ids), CHUNK):
-        for row in connection.execute(_CLAIMABLE, {"ids": ids[start : start + CHUNK]}):
-            rows[ExecutionId(row.id)] = row
-    return rows
+    found = connection.execute(_CLAIMABLE, parameters([(one,) for one in ids]))
+    return {row.id: row for row in found}
 
 
 def _claimed(waiting: WaitingRun, row: Any, claim: Claim) -> ClaimedRun:
@@ -413,37 +403,37 @@ def _claimed(waiting: WaitingRun, row: Any, claim: Claim) -> ClaimedRun:
     )
 
 
-def _claim_values(run: ClaimedRun, claim: Claim) -> dict[str, object]:
-    return {
-        "execution_id": run.attempt.execution_id,
-        "new_owner": claim.owner,
-        "new_fence": claim.fence,
-        "new_lease_us": to_us(claim.now + run.delivery.timeout + claim.lease_margin),
-        "number": run.attempt.number,
-        "first_us": to_us(run.first_started_at),
-        "now_us": to_us(claim.now),
-    }
+def _claim_values(run: ClaimedRun, claim: Claim, slot_host: str | None) -> tuple[object, ...]:
+    """Make a row of ``_CLAIMS``."""
+    return (
+        run.attempt.execution_id,
+        slot_host,
+        (run.delivery.timeout + claim.lease_margin) // _MICROSECOND,
+        run.attempt.number,
+        to_us(run.first_started_at),
+    )
 
 
-def _record_values(ending: Ending) -> dict[str, object]:
+def _record_values(ending: Ending) -> tuple[object, ...]:
+    """Make a row of ``_ENDINGS``."""
     outcome, next_at = ending.outcome, ending.next_attempt_at
-    return {
-        "execution_id": ending.execution_id,
-        "my_owner": ending.owner,
-        "my_fence": ending.fence,
-        "number": ending.number,
-        "new_status": ending.status,
-        "new_reason": ending.reason,
-        "new_outcome": outcome.kind,
-        "new_attempt_reason": outcome.reason,
-        "new_http_status": outcome.http_status,
-        "new_response_bytes": outcome.response_bytes,
-        "new_error": outcome.error,
-        "new_response_excerpt": outcome.response_excerpt,
-        "new_finished_us": None if next_at is not None else to_us(ending.ended_at),
-        "new_next_attempt_us": None if next_at is None else to_us(next_at),
-        "new_retries": ending.retries,
-    }
+    return (
+        ending.execution_id,
+        ending.owner,
+        ending.status,
+        ending.reason,
+        outcome.kind,
+        outcome.reason,
+        outcome.error,
+        outcome.response_excerpt,
+        ending.fence,
+        ending.number,
+        outcome.http_status,
+        outcome.response_bytes,
+        None if next_at is not None else to_us(ending.ended_at),
+        None if next_at is None else to_us(next_at),
+        ending.retries,
+    )
 
 
 def _attempt_values(ending: Ending) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """SQL on the totals of ended executions, which the database counts and retention leaves alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,17 +12,19 @@ from app.domain.execution import FINAL_STATUSES, ExecutionStatus
 from app.domain.history import HistoryFilter
 from app.domain.ids import JobId
 from app.models.tables import executions, job_totals
+from app.repositories.batch import Batch, parameters
 from app.repositories.ledger_conditions import OPEN
 
+_GONE = Batch(text=("job_id", "status", "reason", "cause"), integers=("rows",))
 _ADD_PRUNED = (
     sa.update(job_totals)
-    .where(
-        job_totals.c.job_id == sa.bindparam("of_job"),
-        job_totals.c.status == sa.bindparam("of_status"),
-        job_totals.c.reason == sa.bindparam("of_reason"),
-        job_totals.c.cause == sa.bindparam("of_cause"),
-    )
-    .values(pruned=job_totals.c.pruned + sa.bindparam("count"))
+    .where(*(job_totals.c[name] == _GONE[name] for name in ("job_id", "status", "reason", "cause")))
+    .values(pruned=job_totals.c.pruned + _GONE["rows"])
+)
+_LIFETIME = (
+    sa.select(job_totals.c.status, sa.func.sum(job_totals.c.instants))
+    .where(job_totals.c.job_id == sa.bindparam("of_job"))
+    .group_by(job_totals.c.status)
 )
 
 
@@ -46,12 +50,8 @@ def count_kept(connection: ReadConnection, wanted: HistoryFilter) -> int:
 
 def lifetime_instants(connection: ReadConnection, job_id: JobId) -> dict[ExecutionStatus, int]:
     """Tell how many due instants and manual runs of a job came to each end, ever."""
-    statement = (
-        sa.select(job_totals.c.status, sa.func.sum(job_totals.c.instants))
-        .where(job_totals.c.job_id == job_id)
-        .group_by(job_totals.c.status)
-    )
-    counted = {status: int(count) for status, count in connection.execute(statement)}
+    found = connection.execute(_LIFETIME, {"of_job": job_id})
+    counted = {status: int(count) for status, count in found}
     return {
         status: counted.get(status, 0) for status in ExecutionStatus if status in FINAL_STATUSES
     }
@@ -61,16 +61,10 @@ def add_pruned(connection: WriteConnection, removed: Mapping[TotalKey, int]) -> 
     """Note how many rows are gone from the history."""
     if removed:
         rows = [
-            {
-                "of_job": key.job_id,
-                "of_status": key.status,
-                "of_reason": key.reason,
-                "of_cause": key.cause,
-                "count": count,
-            }
-            for key, count in removed.items()
+            (key.job_id, key.status, key.reason, key.cause, count)
+            for key, count in sorted(removed.items(), key=lambda item: item[0].job_id)
         ]
-        connection.execute(_ADD_PRUNED, rows)
+        connection.execute(_ADD_PRUNED, parameters(rows))
 
 
 def jobs_above(
@@ -115,24 +109,41 @@ def _sum_of(*statuses: ExecutionStatus) -> sa.ColumnElement[int]:
 
 
 def _count_ended(connection: ReadConnection, wanted: HistoryFilter) -> int:
-    statement = sa.select(sa.func.sum(job_totals.c.total - job_totals.c.pruned)).where(
-        job_totals.c.job_id == wanted.job_id
-    )
-    if wanted.statuses:
-        statement = statement.where(job_totals.c.status.in_(sorted(wanted.statuses)))
-    if wanted.reasons:
-        statement = statement.where(job_totals.c.reason.in_(sorted(wanted.reasons)))
-    if wanted.causes:
-        statement = statement.where(job_totals.c.cause.in_(sorted(wanted.causes)))
-    return int(connection.execute(statement).scalar_one() or 0)
+    given = _given(wanted)
+    found = connection.execute(_ended(*given), {"of_job": wanted.job_id, **given})
+    return int(found.scalar_one() or 0)
 
 
 def _count_open(connection: ReadConnection, wanted: HistoryFilter) -> int:
-    found = sa.select(sa.func.count()).where(executions.c.job_id == wanted.job_id, OPEN)
-    if wanted.statuses:
-        found = found.where(executions.c.status.in_(sorted(wanted.statuses)))
-    if wanted.reasons:
-        found = found.where(executions.c.reason.in_(sorted(wanted.reasons)))
-    if wanted.causes:
-        found = found.where(executions.c.cause.in_(sorted(wanted.causes)))
-    return connection.execute(found).scalar_one()
+    given = _given(wanted)
+    found = connection.execute(_open(*given), {"of_job": wanted.job_id, **given})
+    return int(found.scalar_one())
+
+
+def _given(wanted: HistoryFilter) -> dict[str, list[str]]:
+    """Tell what a filter asks for, by the columns that it is about."""
+    words: dict[str, frozenset[Any]] = {
+        "status": wanted.statuses,
+        "reason": wanted.reasons,
+        "cause": wanted.causes,
+    }
+    return {name: sorted(given) for name, given in words.items() if given}
+
+
+# One statement for each choice of columns: making one costs more than running it.
+@lru_cache
+def _ended(*columns: str) -> sa.Select[Any]:
+    counted = sa.select(sa.func.sum(job_totals.c.total - job_totals.c.pruned))
+    return counted.where(
+        job_totals.c.job_id == sa.bindparam("of_job"), *_among(job_totals, columns)
+    )
+
+
+@lru_cache
+def _open(*columns: str) -> sa.Select[Any]:
+    of_job = executions.c.job_id == sa.bindparam("of_job")
+    return sa.select(sa.func.count()).where(of_job, OPEN, *_among(executions, columns))
+
+
+def _among(table: sa.Table, columns: Iterable[str]) -> list[sa.ColumnElement[bool]]:
+    return [table.c[name].in_(sa.bindparam(name, expanding=True)) for name in columns]

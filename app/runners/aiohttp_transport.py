@@ -5,7 +5,8 @@ rewrites URLs, keeps cookies and adds headers. Here the request's bytes are writ
 and only parsing answers and keeping connections is aiohttp's. There is no code that could send
 twice: a connection is exchanged for another only before the first byte is written.
 
-Understands the request extensions ``target`` (as httpx) and ``progress`` (``failures.Progress``).
+Understands the request extensions ``target`` (as httpx) and ``progress`` (``failures.Progress``);
+its responses carry the extension ``content_encoding`` (bytes, empty for none).
 Raises ``DeliveryError`` and nothing else for what goes wrong outside. Its one subtlety with
 aiohttp: ``BaseConnector`` takes our ``_Destination`` where it expects a ``ClientRequest``, of which
 it reads ``connection_key`` and ``proxy`` only; the integration tests pin that.
@@ -37,6 +38,7 @@ from app.runners.failures import (
     truncated_error,
 )
 from app.runners.http_options import HttpRunnerOptions
+from app.runners.request import AttemptRequest
 
 _SWITCHING_PROTOCOLS = 101
 _FINAL_MIN = 200
@@ -84,11 +86,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connection.close()
             raise _translated(error, destination.progress) from error
         destination.progress.phase = Phase.RECEIVING
-        return httpx.Response(
-            message.code,
-            headers=list(message.raw_headers),
-            stream=_AnswerStream(connection, payload, progress=destination.progress),
-        )
+        stream = _AnswerStream(connection, payload, progress=destination.progress)
+        return _Received(message, stream)
 
     async def aclose(self) -> None:
         """Close every connection at once; safe to call twice."""
@@ -116,6 +115,30 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     f"{destination.progress.label} spoke or hung up before the request was sent; "
                     "nothing was sent"
                 )
+
+
+class _Received(httpx.Response):
+    """A response whose headers are put into httpx's shape when somebody asks for them."""
+
+    def __init__(self, message: RawResponseMessage, stream: httpx.AsyncByteStream) -> None:
+        self._fields = message.raw_headers
+        self._headers: httpx.Headers | None = None
+        coding = b""
+        for name, value in self._fields:
+            if name.lower() == b"content-encoding":
+                coding = value
+        super().__init__(message.code, stream=stream, extensions={"content_encoding": coding})
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The headers as httpx knows them."""
+        if self._headers is None:
+            self._headers = httpx.Headers(list(self._fields))
+        return self._headers
+
+    @headers.setter
+    def headers(self, given: httpx.Headers) -> None:
+        """Ignore the empty ones that httpx's constructor gives."""
 
 
 class _Destination:
@@ -196,6 +219,7 @@ class _AnswerProtocol(ResponseHandler):
         self._received = 0
         self._head_received = 0
         self._content_at_pause = 0
+        self._poll = select.poll()
 
     def is_quiet(self) -> bool:
         """Tell whether a request may be written: connected, and nothing waits to be read.
@@ -204,10 +228,7 @@ class _AnswerProtocol(ResponseHandler):
         """
         if not self.is_connected() or self.exception() is not None:
             return False
-        assert self.transport is not None
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     def send(self, wire: bytes, *, bodiless: bool) -> None:
         """Write a whole request and listen for its answer."""
@@ -251,6 +272,7 @@ class _AnswerProtocol(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connector.open_count += 1
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -388,6 +410,8 @@ class _AnswerStream(httpx.AsyncByteStream):
 
 
 async def _serialized(request: httpx.Request) -> bytes:
+    if isinstance(request, AttemptRequest):
+        return request.wire
     target = request.extensions.get("target") or request.url.raw_path
     lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), target)]
     lines += [b"%b: %b\r\n" % field for field in request.headers.raw]

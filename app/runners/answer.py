@@ -44,7 +44,10 @@ class Answer:
     def begin(self, response: httpx.Response) -> None:
         """Take note of a head."""
         self.status = response.status_code
-        self._encoding = response.headers.get("content-encoding", "").strip().lower()
+        coding = response.extensions.get("content_encoding")
+        if coding is None:
+            coding = response.headers.get("content-encoding", "").encode("latin-1", "replace")
+        self._encoding = coding.strip().lower().decode("latin-1")
         self._decoder = _decoder(self._encoding)
 
     def forget(self) -> None:

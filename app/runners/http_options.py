@@ -35,9 +35,9 @@ class HttpRunnerOptions:
     dispatcher limits hosts. The httpx transport knows no such limit.
     ``connections_kept_max``: beyond this many open connections none is kept after its answer;
     default 512, for the sake of file descriptors.
-    ``keepalive``: how long an idle connection is kept; default 4 s, below the 5 s after which
-    Node.js and uvicorn close theirs, so that we seldom write into a connection being closed. The
-    httpx transport keeps none.
+    ``keepalive``: how long an idle connection is kept; default 1.5 s, below the 2 s after which
+    gunicorn closes its own and the 5 s of Node.js and uvicorn, so that we seldom write into a
+    connection being closed. The httpx transport keeps none.
     ``candidate_wait``: how long one of several addresses may take to connect before the next is
     tried; default 1 s, the wait before a lost SYN is sent again. The last one gets the rest.
     ``dns_ttl``: how long a name's addresses are remembered; default 5 s; they are judged anew at
@@ -63,7 +63,7 @@ class HttpRunnerOptions:
     connections_max: int = 1024
     connections_per_host_max: int = 0
     connections_kept_max: int = 512
-    keepalive: timedelta = timedelta(seconds=4)
+    keepalive: timedelta = timedelta(seconds=1.5)
     candidate_wait: timedelta = timedelta(seconds=1)
     dns_ttl: timedelta = timedelta(seconds=5)
     dns_threads_max: int = 128

@@ -9,6 +9,9 @@ from app.runners.failures import config_error
 
 # A JSON string, or white space outside of one.
 _STRING_OR_SPACE = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|\s+')
+_SPACE = re.compile(r"\s")
+# Numbers are left as they are: Python's own refuse some that JSON allows.
+_CHECK = json.JSONDecoder(parse_float=str, parse_int=str)
 _CONTENT_TYPES = {
     BodyType.JSON: b"application/json",
     BodyType.FORM: b"application/x-www-form-urlencoded",
@@ -29,10 +32,11 @@ def encode_body(body_json: str, body_type: BodyType) -> bytes:
     sends a JSON string's characters, and any other value as JSON text.
     """
     try:
+        if body_type is BodyType.JSON:
+            _CHECK.decode(body_json)
+            return _compact(body_json).encode()
         value = json.loads(body_json, parse_float=_Literal, parse_int=_Literal)
         match body_type:
-            case BodyType.JSON:
-                text = _compact(body_json)
             case BodyType.FORM:
                 text = _form(value)
             case BodyType.RAW:
@@ -52,6 +56,8 @@ class _Literal(str):
 
 
 def _compact(body_json: str) -> str:
+    if not _SPACE.search(body_json):
+        return body_json
     return _STRING_OR_SPACE.sub(lambda found: found[1] or "", body_json)
 
 

@@ -8,7 +8,9 @@ import the domain and httpx; called by ``runners/http.py``.
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from urllib.parse import quote
 
 import httpx
@@ -41,6 +43,7 @@ _SENSITIVE = re.compile(rb"auth|cookie|token|secret|key|password|signature|crede
 _OURS = frozenset({b"idempotency-key"})
 _VISIBLE_BUT_PERCENT = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) != "%")
 _PLAIN = re.compile(r"[!-$&-~]*")
+_SPANS = 2**64
 
 RawHeader = tuple[bytes, bytes]
 
@@ -49,26 +52,21 @@ RawHeader = tuple[bytes, bytes]
 class PreparedRequest:
     """All of a request that does not vary between attempts.
 
-    ``headers`` are ready to send; ``own`` holds the lower-case names the user set, so that what an
-    attempt adds gives way to them.
+    ``headers`` are ready to send, and ``head`` is their bytes, the request line first; ``own``
+    holds the lower-case names the user set, so that what an attempt adds gives way to them.
     """
 
     method: str
     address: Address
     headers: tuple[RawHeader, ...]
+    head: bytes
     own: frozenset[bytes]
     body: bytes | None
     stream: httpx.ByteStream
 
-    def request(self, varying: list[RawHeader], progress: Progress) -> httpx.Request:
+    def request(self, varying: list[RawHeader], progress: Progress) -> "AttemptRequest":
         """Make the request of one attempt; the transport reports where it is in ``progress``."""
-        return httpx.Request(
-            self.method,
-            self.address.url,
-            headers=[*self.headers, *varying],
-            stream=self.stream,
-            extensions={"target": self.address.target, "progress": progress},
-        )
+        return AttemptRequest(self, varying, progress)
 
     def redirected(self, address: Address, *, as_get: bool) -> "PreparedRequest":
         """Aim at where a redirect points; secrets and the body do not cross origins."""
@@ -89,9 +87,40 @@ class PreparedRequest:
             method=method,
             address=address,
             headers=tuple(headers),
+            head=_head(method, address, headers),
             body=None if bodiless else self.body,
             stream=httpx.ByteStream(b"") if bodiless else self.stream,
         )
+
+
+class AttemptRequest(httpx.Request):
+    """One attempt's request, made of what is prepared; ``wire`` is all of its bytes.
+
+    httpx's view of the headers is made for a transport that asks for it: copying and normalising
+    them takes as long as sending.
+    """
+
+    def __init__(
+        self, prepared: PreparedRequest, varying: list[RawHeader], progress: Progress
+    ) -> None:
+        # httpx's own constructor is left out: it is what takes that long.
+        self.method = prepared.method
+        self.url = prepared.address.url
+        self.stream = prepared.stream
+        self.extensions = {"target": prepared.address.target, "progress": progress}
+        self._prepared = prepared
+        self._varying = varying
+
+    @cached_property
+    def headers(self) -> httpx.Headers:  # type: ignore[override]  # an attribute there
+        """The headers as httpx knows them."""
+        return httpx.Headers([*self._prepared.headers, *self._varying])
+
+    @property
+    def wire(self) -> bytes:
+        """Tell the request's bytes for HTTP/1.1."""
+        body = self._prepared.body or b""
+        return b"%b%b\r\n%b" % (self._prepared.head, _lines(self._varying), body)
 
 
 def prepare(target: HttpTarget, job_id: JobId, options: HttpRunnerOptions) -> PreparedRequest:
@@ -120,6 +149,7 @@ def prepare(target: HttpTarget, job_id: JobId, options: HttpRunnerOptions) -> Pr
         method=method,
         address=address,
         headers=tuple(headers),
+        head=_head(method, address, headers),
         own=own,
         body=body,
         stream=httpx.ByteStream(body or b""),
@@ -146,9 +176,11 @@ def varying_headers(attempt: Attempt, own: frozenset[bytes]) -> list[RawHeader]:
 def traceparent(attempt: Attempt) -> bytes:
     """Derive the trace context (W3C, version 00): one trace per execution, a span per attempt."""
     identity = attempt.execution_id.encode("utf-8", "surrogatepass")
-    trace = hashlib.sha256(identity).hexdigest()[:32]
-    span = hashlib.sha256(b"%b|%d" % (identity, attempt.number)).hexdigest()[:16]
-    return f"00-{trace}-{span}-01".encode("ascii")
+    digest = hashlib.sha256(identity).digest()
+    # Attempts count from 1, and no two of them share a span; all zeros would mean none.
+    first = int.from_bytes(digest[16:24], "big")
+    span = (first + attempt.number) % _SPANS or _SPANS - 1
+    return b"00-%b-%016x-01" % (digest[:16].hex().encode("ascii"), span)
 
 
 def header_text(text: str) -> bytes:
@@ -196,6 +228,15 @@ class RequestCache:
             return prepare(attempt.target, attempt.job_id, self._options)
         except DeliveryError as error:
             return error
+
+
+def _head(method: str, address: Address, headers: Sequence[RawHeader]) -> bytes:
+    line = b"%b %b HTTP/1.1\r\n" % (method.encode("ascii"), address.target)
+    return line + _lines(headers)
+
+
+def _lines(headers: Sequence[RawHeader]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in headers])
 
 
 def _users_headers(target: HttpTarget, options: HttpRunnerOptions) -> list[RawHeader]:

@@ -11,6 +11,10 @@ class HealthAnswer(BaseModel):
     version: str = Field(examples=["0.1.0"])
     status: str = Field(default="ok", examples=["ok"])
     service: str = "myscheduler"
+    leading: bool = Field(
+        description="Whether this process makes the schedule. Of several replicas one does; "
+        "`/health/ready` names it."
+    )
 
 
 class LiveAnswer(BaseModel):

@@ -19,7 +19,7 @@ from app.domain.schedule import (
 from app.schemas.execution_answer import ExecutionAnswer
 from app.schemas.job_request import MASK, SENSITIVE_HEADER
 from app.schemas.times import show_instant, zone_abbreviation
-from app.services.job_service import CreatedJob
+from app.services.created_job import CreatedJob
 
 # What clients call an active job; the other words are the same here and there.
 _WIRE_STATUS = {JobState.ACTIVE: "running", JobState.FINISHED: "completed"}
@@ -124,7 +124,7 @@ class JobDetail(JobInfo):
 
 def to_job_info(job: Job) -> JobInfo:
     """Show a job in a list. A broken one shows empty texts where nothing can be read."""
-    return JobInfo(**_info(job))
+    return JobInfo.model_validate(_info(job))
 
 
 def to_job_detail(

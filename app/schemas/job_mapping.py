@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from urllib.parse import urlsplit
 
 from app.domain.errors import InvalidJobError, InvalidScheduleError
 from app.domain.job import Delivery, HttpTarget, JobDefinition
@@ -29,6 +30,8 @@ from app.schemas.times import (
     wall_time,
 )
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
 _INTERVAL_PARTS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
@@ -105,7 +108,8 @@ def _remark(
 def keep_masked_headers(definition: JobDefinition, stored: JobDefinition | None) -> JobDefinition:
     """Put stored values in the place of masked ones that came back unchanged.
 
-    Raises ``InvalidJobError`` if there is no stored value to keep.
+    Raises ``InvalidJobError`` if there is no stored value to keep, or if it would go to another
+    origin than it was stored for: who may not see it must not send it elsewhere either.
     """
     target = definition.delivery.target
     if not any(value == MASK and SENSITIVE_HEADER.search(name) for name, value in target.headers):
@@ -123,10 +127,21 @@ def keep_masked_headers(definition: JobDefinition, stored: JobDefinition | None)
                     f"The header {name} holds the mask that answers show instead of its value, "
                     "and no value is stored; send the real value"
                 )
+            if stored is not None and _origin(stored) != _origin(definition):
+                raise InvalidJobError(
+                    f"The header {name} holds the mask that answers show instead of its value, "
+                    "and target_url names another scheme, host or port than the stored value was "
+                    "meant for; send the real value"
+                )
             headers.append((name, known[name.lower()]))
         else:
             headers.append((name, value))
     return _with_headers(definition, tuple(headers))
+
+
+def _origin(definition: JobDefinition) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(definition.delivery.target.url)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
 
 
 def _with_headers(definition: JobDefinition, headers: tuple[tuple[str, str], ...]) -> JobDefinition:
@@ -267,7 +282,7 @@ def _delivery(request: JobRequest) -> Delivery:
             method=request.method.value,
             url=request.target_url,
             headers=tuple((request.headers or {}).items()),
-            body_json=None if body is None else json.dumps(body, ensure_ascii=False),
+            body_json=None if body is None else _encode_json(body),
             body_type=request.body_type,
             follow_redirects=request.follow_redirects,
         ),

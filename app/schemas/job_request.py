@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Container
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
@@ -46,6 +47,9 @@ _URL_LENGTH_MAX = 8192
 _WARNINGS_MAX = 20
 _DIGITS = re.compile(r"[0-9.]+")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][^ ]+)?")
+_ORIGIN = re.compile(r"[^:/?#]*://[^/?#]*")
+_VISIBLE = re.compile(r"[!-~]*")
+_ORIGINS_MAX = 1024
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RESERVED_HEADERS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"}
@@ -53,6 +57,7 @@ _RESERVED_HEADERS = frozenset(
 _RESERVED_PREFIX = "webhook-"
 _PERCENT_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _UNADDRESSABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SENDABLE_STATUS = Annotated[int, Field(ge=400, le=599)]
 
 
@@ -85,7 +90,9 @@ def _check_job_id(text: str) -> str:
         raise ValueError("must not contain / ? # or \\, which end a path")
     if _PERCENT_ESCAPE.search(text):
         raise ValueError("must not contain % followed by two hex digits, which paths decode")
-    if any(unicodedata.category(character) in _UNADDRESSABLE for character in text):
+    if not text.isprintable() and any(
+        unicodedata.category(character) in _UNADDRESSABLE for character in text
+    ):
         raise ValueError("must not contain control characters or line breaks")
     if text != text.strip():
         raise ValueError("must not begin or end with white space")
@@ -93,14 +100,33 @@ def _check_job_id(text: str) -> str:
 
 
 def _check_name(text: str) -> str:
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
+    if not text.isprintable() and any(
+        unicodedata.category(character) in {"Cc", "Cs"} for character in text
+    ):
         raise ValueError("must not contain control characters")
     return text
 
 
 def _check_url(text: str) -> str:
+    found = _ORIGIN.match(text)
+    origin = text if found is None else found.group()
+    host = _read_host(origin)
+    if not _VISIBLE.fullmatch(text) and any(
+        unicodedata.category(c) in _UNADDRESSABLE or c.isspace() for c in text
+    ):
+        raise ValueError("must not contain spaces or control characters; percent-encode them")
+    if "#" in text:
+        raise ValueError("must not contain a # fragment, which is never sent")
+    _check_callable(origin, host)
+    return text
+
+
+# Many jobs call few hosts. What is refused is looked at anew each time.
+@lru_cache(maxsize=_ORIGINS_MAX)
+def _read_host(origin: str) -> str:
+    """Read the host of a URL's beginning, up to its path."""
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(origin)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError("must be a valid URL, such as https://example.com/hook") from error
@@ -110,14 +136,10 @@ def _check_url(text: str) -> str:
         raise ValueError("must name a host, such as https://example.com/hook")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not contain credentials; send them in a header instead")
-    if any(unicodedata.category(c) in _UNADDRESSABLE or c.isspace() for c in text):
-        raise ValueError("must not contain spaces or control characters; percent-encode them")
-    if parts.fragment or text.endswith("#"):
-        raise ValueError("must not contain a # fragment, which is never sent")
-    _check_callable(text, canonical_host(host))
-    return text
+    return canonical_host(host)
 
 
+@lru_cache(maxsize=_ORIGINS_MAX)
 def _check_callable(url: str, host: str) -> None:
     """Refuse what no attempt could be made at, by the rules of delivery."""
     if _DIGITS.fullmatch(host) and numeric_address(host) is None:
@@ -193,7 +215,7 @@ def _check_json(value: Any) -> Any:
     if _depth(value) > _JSON_DEPTH_MAX:
         raise ValueError(f"must not be nested deeper than {_JSON_DEPTH_MAX} levels")
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        _encode_json(value).encode()
     except UnicodeEncodeError as error:
         raise ValueError("must not contain lone surrogates") from error
     except ValueError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from app.db.foreign import name_tables
 from app.db.schema import find_damage, find_dangling, find_deviations, read_revisions
 from app.db.unit_of_work import ReadConnection, UnitOfWork
 from app.domain.clock import Clock
@@ -92,6 +93,12 @@ def _revision(connection: ReadConnection, _at: Circumstances) -> str | None:
     found = read_revisions(connection)
     if found.stored == found.ours:
         return None
+    if found.foreign:
+        return (
+            f"the database has tables ({name_tables(found.foreign)}) without this program's mark "
+            "in alembic_version: it is another program's, and DATABASE_URL must be corrected; or "
+            "the mark was lost, then put a backup in its place"
+        )
     if found.stored is None:
         return "the database was never migrated; run myscheduler migrate"
     if found.known:

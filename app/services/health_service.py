@@ -23,8 +23,8 @@ class HealthOptions:
     lag_max: timedelta = timedelta(seconds=10)
     # A leader gives a sign of life every ten seconds, and is replaced within fifteen.
     beat_age_max: timedelta = timedelta(seconds=30)
-    # A write takes milliseconds; a database that needs longer than this is away.
-    write_within: timedelta = timedelta(seconds=2)
+    # A write and a look take milliseconds; a database that needs longer than this is away.
+    answer_within: timedelta = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,49 +88,68 @@ class HealthService:
         self._options = options
         self._auditor = auditor
 
+    @property
+    def is_leading(self) -> bool:
+        """Tell whether this process makes the scheduler's passes."""
+        return self._pulse().ticks
+
     async def check(self) -> list[Check]:
         """Check the database (by writing), the scheduler's passes, their lag, and the ledger.
 
+        Among replicas the check ``leader`` names the one that ticks, since when and in which term.
+
         The ledger's check tells the latest proof of the background. It is not required: an old
-        hole in the ledger is no reason to take the service away.
+        hole in the ledger is no reason to take the service away. Answers within twice
+        ``answer_within``, whatever the database does.
         """
         pulse = self._pulse()
         database = await self._check_database()
         if not pulse.ticks and not pulse.alone and pulse.running:
-            return [database, await self._check_leader()]
+            return [database, *await self._check_leader(database)]
         scheduler, lag = self._check_scheduler(pulse), self._check_lag(pulse)
-        return [database, scheduler, lag, self._check_ledger()]
+        checks = [database, scheduler, lag, self._check_ledger()]
+        if not pulse.alone:
+            checks += (await self._check_leader(database))[1:]
+        return checks
 
     async def _check_database(self) -> Check:
         now = self._clock.now()
         try:
-            async with asyncio.timeout(self._options.write_within.total_seconds()):
+            async with asyncio.timeout(self._options.answer_within.total_seconds()):
                 await self._unit_of_work.write(
                     lambda connection: leadership_repository.prove_writable(connection, now=now)
                 )
         except TimeoutError:
-            seconds = self._options.write_within.total_seconds()
+            seconds = self._options.answer_within.total_seconds()
             detail = f"the database did not take a write within {seconds:g} s"
             return Check(name="database", healthy=False, detail=detail)
         except UnavailableError as error:
             return Check(name="database", healthy=False, detail=str(error))
         return Check(name="database", healthy=True, detail="the database takes writes")
 
-    async def _check_leader(self) -> Check:
-        """Look for a sign of life of the replica that ticks, while this one does not."""
+    async def _check_leader(self, database: Check) -> list[Check]:
+        """Tell how the replica that ticks is, for one that does not; and which one it is."""
+        if not database.healthy:
+            return _leader_unknown()
         try:
-            beat = await self._unit_of_work.read(leadership_repository.last_beat)
-        except UnavailableError as error:
-            return Check(name="scheduler", healthy=False, detail=str(error), required=False)
-        if beat is None:
+            async with asyncio.timeout(self._options.answer_within.total_seconds()):
+                found = await self._unit_of_work.read(leadership_repository.read_leadership)
+        except (TimeoutError, UnavailableError):
+            return _leader_unknown()
+        if found is None:
             detail = "standing by: no replica has led yet"
-            return Check(name="scheduler", healthy=False, detail=detail, required=False)
-        age = max(self._clock.now() - beat, timedelta(0))
+            return [Check(name="scheduler", healthy=False, detail=detail, required=False)]
+        age = max(self._clock.now() - found.beat, timedelta(0))
         healthy = age <= self._options.beat_age_max
         detail = (
             f"standing by: the replica that leads was last heard {age.total_seconds():.0f} s ago"
         )
-        return Check(name="scheduler", healthy=healthy, detail=detail, required=False)
+        since = found.since.isoformat(timespec="seconds")
+        leader = f"{found.holder} leads since {since}, in term {found.term}"
+        return [
+            Check(name="scheduler", healthy=healthy, detail=detail, required=False),
+            Check(name="leader", healthy=healthy, detail=leader, required=False),
+        ]
 
     def _check_scheduler(self, pulse: Pulse) -> Check:
         age = pulse.seconds_since_pass
@@ -160,6 +179,11 @@ class HealthService:
         age = (self._clock.now() - proof.made_at).total_seconds()
         detail = f"{_describe(proof)} (checked {max(age, 0):.0f} s ago)"
         return Check(name="ledger", healthy=proof.holds, detail=detail, required=False)
+
+
+def _leader_unknown() -> list[Check]:
+    detail = "standing by: without the database the replica that leads cannot be heard of"
+    return [Check(name="scheduler", healthy=False, detail=detail, required=False)]
 
 
 def _describe(proof: Proof) -> str:

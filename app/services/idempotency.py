@@ -35,6 +35,7 @@ def answer_once(
     """
     if request_key is None:
         return make()
+    idempotency_repository.take_turn(connection, request_key.key)
     known = find_answer(connection, request_key, now=now)
     if known is not None:
         return known

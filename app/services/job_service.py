@@ -6,21 +6,23 @@ the rule in force that are due already, so that no edit, pause or deletion swall
 """
 
 import asyncio
-import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 import uuid_utils.compat
 
-from app.db.unit_of_work import UnitOfWork, WriteConnection
-from app.domain.clock import Clock, from_us, to_us
+from app.db.unit_of_work import Together, UnitOfWork, WriteConnection
+from app.domain.clock import Clock, to_us
 from app.domain.errors import (
     InvalidScheduleError,
     JobBrokenError,
     JobExistsError,
     JobNotFoundError,
     TargetRefusedError,
+    TooManyWaitingError,
 )
 from app.domain.events import JobChanged
 from app.domain.execution import (
@@ -36,14 +38,18 @@ from app.domain.policies import OverlapPolicy
 from app.domain.schedule import CronRule, CrontabRule, DateRule, Schedule
 from app.engine.accounting import IdleSpan, account_due, account_idle, find_idle
 from app.engine.publisher import Publisher
+from app.engine.tick import QUEUE_MAX
 from app.engine.triggers import ScheduleTrigger, build_trigger, check_fires
 from app.repositories import execution_repository, job_repository
 from app.repositories.definition_codec import host_of
+from app.repositories.new_job_repository import FirstJob, insert_new_jobs
 from app.repositories.run_repository import job_slots
 from app.security.egress import EgressPolicy
+from app.services.created_job import CreatedJob
 from app.services.idempotency import RequestKey, answer_once, find_answer
 
 _MICROSECOND = timedelta(microseconds=1)
+_ORIGIN = re.compile(r"[^:/?#]*://[^/?#]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +67,6 @@ class NewJob:
     id: JobId
     definition: JobDefinition
     replace_existing: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreatedJob:
-    """What a creation is answered with."""
-
-    id: JobId
-    next_run_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,8 @@ class JobService:
         self._publisher = publisher
         self._options = options
         self._dispatch = dispatch
-        self._egress = egress
+        # Many jobs call few hosts, and a URL's path makes no difference.
+        self._judge_origin = lru_cache(maxsize=1024)(egress.judge_url)
 
     def new_id(self) -> JobId:
         """Make an id for a job that was sent without one."""
@@ -118,27 +117,31 @@ class JobService:
         """
         known = await self._known_answer(request_key)
         if known is not None:
-            return _read_created(known)
-        verdict = self._egress.judge_url(new.definition.delivery.target.url)
+            return CreatedJob.load(known)
+        verdict = self._judge_origin(_origin_of(new.definition.delivery.target.url))
         if not verdict.allowed:
             raise TargetRefusedError(verdict.why)
         now = self._clock.now()
         first = await self._first_instant(new.definition.schedule, now)
         job = _new_job(new.id, new.definition, first=first, now=now)
+        if request_key is None and not new.replace_existing:
+            unit = Together(insert_new_jobs, FirstJob(job, actor))
+            if await self._unit_of_work.write(unit):
+                return CreatedJob.of(self._announce(_Change(job)))
         changes: list[_Change] = []
 
         def store_once(connection: WriteConnection) -> str:
             def change() -> str:
                 replacing = new.replace_existing
                 changes.append(_store(connection, job, replacing=replacing, now=now, actor=actor))
-                return _write_created(changes[0].job)
+                return CreatedJob.of(changes[0].job).dump()
 
             return answer_once(connection, request_key, change, now=now)
 
         answer = await self._unit_of_work.write(store_once)
         for change in changes:
             self._announce(change)
-        return _read_created(answer)
+        return CreatedJob.load(answer)
 
     async def get(self, job_id: JobId) -> Job:
         """Read one job. Raises ``JobNotFoundError``."""
@@ -213,7 +216,7 @@ class JobService:
 
         The run waits for a free slot of its job instead of being skipped. A repeated
         ``request_key`` gets the first run's id again. Raises ``JobNotFoundError``,
-        ``JobBrokenError``, ``IdempotencyKeyReusedError``.
+        ``JobBrokenError``, ``TooManyWaitingError``, ``IdempotencyKeyReusedError``.
         """
         now = self._clock.now()
         queued: list[WaitingRun] = []
@@ -223,6 +226,7 @@ class JobService:
             definition = existing.definition
             if definition is None:
                 raise JobBrokenError(job_id)
+            _check_room(connection, job_id)
             row = _manual_run(existing, definition, now)
             execution_repository.insert_executions(connection, [row], now_us=to_us(now))
             queued.append(
@@ -278,15 +282,9 @@ class JobService:
         )
 
 
-def _write_created(job: Job) -> str:
-    next_run_us = None if job.next_run_time is None else to_us(job.next_run_time)
-    return json.dumps({"id": job.id, "next_run_us": next_run_us})
-
-
-def _read_created(answer: str) -> CreatedJob:
-    stored = json.loads(answer)
-    us = stored["next_run_us"]
-    return CreatedJob(id=JobId(stored["id"]), next_run_time=None if us is None else from_us(us))
+def _origin_of(url: str) -> str:
+    found = _ORIGIN.match(url)
+    return url if found is None else found.group()
 
 
 def _check_schedule(schedule: Schedule, now: datetime) -> datetime:
@@ -323,8 +321,12 @@ def _store(
 ) -> _Change:
     existing = job_repository.find_job_for_change(connection, job.id)
     if existing is None:
-        job_repository.insert_job(connection, job, actor=actor)
-        return _Change(job)
+        (is_new,) = insert_new_jobs(connection, [FirstJob(job, actor)])
+        if is_new:
+            return _Change(job)
+        # Another replica has stored one of this id in this very moment.
+        existing = job_repository.find_job_for_change(connection, job.id)
+        assert existing is not None, "its id is known, and ids stay"
     if existing.state is JobState.DELETED:
         return _revive(connection, existing, job, actor=actor)
     if not replacing:
@@ -466,6 +468,13 @@ def _resume(
 def _trigger_of(job: Job) -> ScheduleTrigger:
     assert job.definition is not None, "only readable jobs have a trigger"
     return build_trigger(job.definition.schedule, anchor=job.anchor)
+
+
+def _check_room(connection: WriteConnection, job_id: JobId) -> None:
+    """Refuse one more execution of a job of which too many wait."""
+    open_runs = execution_repository.count_open(connection, [job_id])
+    if job_id in open_runs and open_runs[job_id][ExecutionStatus.QUEUED] >= QUEUE_MAX:
+        raise TooManyWaitingError(job_id, QUEUE_MAX)
 
 
 def _manual_run(job: Job, definition: JobDefinition, now: datetime) -> NewExecution:

@@ -10,6 +10,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app.core.config import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = ROOT / "k8s" / "replicas"
 SCHEDULER, WORKER = "myscheduler", "myscheduler-worker"
@@ -138,6 +140,11 @@ def test_roles_and_the_address_are_given(manifests: list[Manifest], name: str, r
         "name": "DATABASE_URL",
         "valueFrom": {"secretKeyRef": {"name": "myscheduler-database", "key": "url"}},
     }
+    assert given["MYSCHEDULER_DATABASE_DIRECT_URL"]["valueFrom"]["secretKeyRef"] == {
+        "name": "myscheduler-database",
+        "key": "direct-url",
+        "optional": True,
+    }
     assert [m for m in manifests if m["kind"] == "Secret"] == []
 
 
@@ -160,9 +167,20 @@ def test_what_is_for_a_pod_selects_it_alone(manifests: list[Manifest], name: str
 
 
 def test_a_drained_node_takes_one_at_a_time(manifests: list[Manifest]) -> None:
-    """Each budget lets one pod go at a time, and so never blocks a drain for ever."""
+    """Each budget lets one pod go at a time, and a sick one always: it never blocks a drain."""
     for name in (SCHEDULER, WORKER):
-        assert named(manifests, "PodDisruptionBudget", name)["maxUnavailable"] == 1
+        budget = named(manifests, "PodDisruptionBudget", name)
+        assert budget["maxUnavailable"] == 1
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_requests_find_a_pod_that_is_about_to_stop(manifests: list[Manifest]) -> None:
+    """The API listens until the Service has forgotten it, and still has its time to stop."""
+    wait = container_of(manifests, SCHEDULER)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace = pod_of(manifests, SCHEDULER)["terminationGracePeriodSeconds"]
+
+    assert wait >= 5
+    assert grace - wait - Settings().shutdown_grace_seconds >= 10
 
 
 def test_workers_are_called_by_nobody(manifests: list[Manifest]) -> None:

@@ -98,6 +98,15 @@ def test_runs_may_end_before_the_kill(name: str) -> None:
 
 
 @BOTH
+def test_what_passes_is_tried_again_and_what_does_not_is_not(name: str) -> None:
+    """A database that is away is waited for without end; a wrong setting ends the unit at once."""
+    text = (UNITS / name).read_text(encoding="utf-8")
+
+    assert "\nStartLimitIntervalSec=0\n" in text.partition("[Service]")[0]
+    assert ("RestartPreventExitStatus", "2") in read(name)
+
+
+@BOTH
 def test_settings_are_known(name: str) -> None:
     """Each variable that a unit sets is a setting, given itself or as a file."""
     given = [value.split("=", 1)[0] for key, value in read(name) if key == "Environment"]

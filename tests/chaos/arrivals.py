@@ -1,20 +1,21 @@
 """The target's own log of arrivals held against the tables: a judge that uses none of our code.
 
-It reads the database file with ``sqlite3`` and believes neither the API nor the repositories.
+It reads the database with plain SQL and believes neither the API nor the repositories.
 """
 
-import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
+from tests.support.homes import Home
 from tests.support.raw_server import Request
 
 WAITS = ("queued", "retrying")
 # After these, and after an answer that is no success, another attempt may follow.
 FOLLOWED = ("lost", "interrupted", "timeout", "connect_error", "protocol_error")
 Sent = tuple[str, int]
+Ask = Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,29 +36,43 @@ class Row:
     outcomes: list[tuple[str | None, int | None]] = field(default_factory=list)
 
 
-def read_rows(database: Path) -> list[Row]:
+def read_rows(home: Home) -> list[Row]:
     """Read all executions, oldest first, with their attempts."""
-    connection = sqlite3.connect(database)
-    try:
-        earlier: dict[str, list[tuple[str | None, int | None]]] = defaultdict(list)
-        for execution_id, number, outcome, http_status in connection.execute(
+    earlier: dict[str, list[tuple[str | None, int | None]]] = defaultdict(list)
+    with home.open_sql() as sql:
+        for execution_id, number, outcome, http_status in sql.rows(
             "SELECT execution_id, number, outcome, http_status FROM attempts ORDER BY number"
         ):
             earlier[execution_id].append((outcome, http_status))
             assert len(earlier[execution_id]) == number, "attempts are numbered without a gap"
-        rows = []
-        for *values, outcome, http_status in connection.execute(
+        found = sql.rows(
             "SELECT id, job_id, cause, clock_epoch, scheduled_us, until_us, instant_count, status,"
             " reason, attempts, next_attempt_us, outcome, http_status FROM executions ORDER BY seq"
-        ):
-            names = list(Row.__dataclass_fields__)
-            row = Row(**dict(zip(names, values, strict=False)))
-            row.outcomes = earlier[row.id]
-            if row.attempts > len(row.outcomes):
-                row.outcomes.append((outcome, http_status))
-            rows.append(row)
-    finally:
-        connection.close()
+        )
+    rows = []
+    for *values, outcome, http_status in found:
+        names = list(Row.__dataclass_fields__)
+        row = Row(**dict(zip(names, values, strict=False)))
+        row.outcomes = earlier[row.id]
+        if row.attempts > len(row.outcomes):
+            row.outcomes.append((outcome, http_status))
+        rows.append(row)
+    return rows
+
+
+async def ask_rows(ask: Ask) -> list[Row]:
+    """Read the same from a server, by a function that runs a statement of SQL."""
+    earlier: dict[str, list[tuple[str | None, int | None]]] = defaultdict(list)
+    for made in await ask("SELECT * FROM attempts ORDER BY number"):
+        earlier[made["execution_id"]].append((made["outcome"], made["http_status"]))
+        assert len(earlier[made["execution_id"]]) == made["number"]
+    names = [name for name in Row.__dataclass_fields__ if name != "outcomes"]
+    rows = []
+    for found in await ask("SELECT * FROM executions ORDER BY seq"):
+        row = Row(**{name: found[name] for name in names}, outcomes=earlier[found["id"]])
+        if row.attempts > len(row.outcomes):
+            row.outcomes.append((found["outcome"], found["http_status"]))
+        rows.append(row)
     return rows
 
 

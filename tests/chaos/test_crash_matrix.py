@@ -4,21 +4,18 @@ The names are those of ``tests/support/failpoint.py``. Each death is a real ``ki
 process gives itself in the middle of the code; then the service starts again on the same data.
 """
 
-import asyncio
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
 import pytest
 
-from app.db.migrate import migrate
-from app.db.session import DatabaseOptions
 from app.domain.clock import to_us
 from tests.chaos.arrivals import Row, find_contradictions, read_rows, whole
 from tests.e2e.world import arrived_at, soon
 from tests.support import failpoint
+from tests.support.databases import DatabaseKind
+from tests.support.homes import Home
 from tests.support.nursery import KILLED, CrashingService, Nursery
 from tests.support.raw_server import RawServer, Step, reply
 from tests.support.service import eventually
@@ -37,21 +34,6 @@ def nursery() -> Iterator[Nursery]:
         yield starts
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Migrate a database once, for all to copy."""
-    path = tmp_path_factory.mktemp("empty") / "jobs.db"
-    asyncio.run(migrate(DatabaseOptions(url=f"sqlite:///{path}")))
-    return path
-
-
-@pytest.fixture
-def data(tmp_path: Path, empty: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    shutil.copy(empty, tmp_path / "data")
-    return tmp_path
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A line of the matrix for one execution that comes due.
@@ -68,6 +50,14 @@ class Line:
     on_crash: str = "retry"
     steps: tuple[Step, ...] = OK
     wait: float = RETRY_SECONDS
+
+    def is_certain_on(self, kind: DatabaseKind) -> bool:
+        """Tell whether nothing but the points decides; else only what is true of every line is.
+
+        A replica works from the start on, and may or may not have claimed when it comes to lead.
+        """
+        leads = self.points[-1].startswith(("start.", "clock."))
+        return kind is DatabaseKind.SQLITE or not leads
 
     def __str__(self) -> str:
         extra = "" if self.on_crash == "retry" else "-at-most-once"
@@ -118,11 +108,11 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES, ids=str)
-async def test_a_death_on_the_way_of_a_run(data: Path, nursery: Nursery, line: Line):
+async def test_a_death_on_the_way_of_a_run(home: Home, nursery: Nursery, line: Line):
     """Wherever the process dies, the due instant has one row, and it is sent as the matrix says."""
     async with (
         RawServer(line.steps) as target,
-        CrashingService(nursery, data) as service,
+        CrashingService(nursery, home) as service,
     ):
         await service.start(line.points[0])
         await _create(service.client, target, line)
@@ -130,17 +120,17 @@ async def test_a_death_on_the_way_of_a_run(data: Path, nursery: Nursery, line: L
         for point in line.points[1:]:
             service.begin(point)
             assert await service.ended() == KILLED
-        left = read_rows(service.database)
-        assert [row.status for row in left] == [line.left] * (line.left is not None)
+        left = read_rows(service.home)
+        if line.is_certain_on(home.kind):
+            assert [row.status for row in left] == [line.left] * (line.left is not None)
 
         await service.start()
         row = await eventually(lambda: _ended(service))
-        assert (row.status, [outcome for outcome, _ in row.outcomes]) == (
-            line.ends,
-            [*line.outcomes],
-        )
-        sent = whole(target.requests)
-        assert sorted(number for _, number in sent.elements()) == [*line.arrived]
+        assert row.status == line.ends
+        if line.is_certain_on(home.kind):
+            assert [outcome for outcome, _ in row.outcomes] == [*line.outcomes]
+            sent = whole(target.requests)
+            assert sorted(number for _, number in sent.elements()) == [*line.arrived]
         await _judge(service, target)
         if left and left[0].status == "retrying" and line.steps is FAILS_ONCE:
             assert left[0].next_attempt_us is not None
@@ -181,12 +171,12 @@ CALLS = {
 @pytest.mark.parametrize("moment", [failpoint.BEFORE, failpoint.AFTER])
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_death_on_the_way_of_a_request(
-    data: Path, nursery: Nursery, name: str, moment: str
+    home: Home, nursery: Nursery, name: str, moment: str
 ):
     """Before its commit a change leaves nothing, after it all of it; repeating it is safe."""
     call = CALLS[name]
     steps = (reply(status="503 Service Unavailable"),) if name == "cancel" else OK
-    async with RawServer(steps) as target, CrashingService(nursery, data) as service:
+    async with RawServer(steps) as target, CrashingService(nursery, home) as service:
         before = 0 if call.station == "cancel" else PREPARED
         await service.start(f"{call.station}.{moment}@{before + 1}")
         path = call.path.format(waiting=await _prepare(service, target, name))
@@ -215,22 +205,22 @@ async def test_a_death_on_the_way_of_a_request(
 
 @pytest.mark.parametrize(("moment", "kept"), [(failpoint.BEFORE, 3), (failpoint.AFTER, 0)])
 async def test_a_death_while_history_is_pruned(
-    data: Path, nursery: Nursery, moment: str, kept: int
+    home: Home, nursery: Nursery, moment: str, kept: int
 ):
     """A batch of old rows goes as a whole or not at all; the proof and the totals stand."""
-    async with RawServer(OK) as target, CrashingService(nursery, data) as service:
+    async with RawServer(OK) as target, CrashingService(nursery, home) as service:
         await service.start()
         job = _job(target, job_id="job", overlap_policy="allow")
         assert (await service.client.post("/api/v1/jobs", json=job)).status_code == 200
         for _ in range(3):
             assert (await service.client.post("/api/v1/jobs/job/trigger")).status_code == 200
         await eventually(
-            lambda: [row.status for row in read_rows(service.database)] == ["completed"] * 3
+            lambda: [row.status for row in read_rows(service.home)] == ["completed"] * 3
         )
         await service.kill()
         service.begin(f"prune.{moment}")
         assert await service.ended() == KILLED
-        assert len(read_rows(service.database)) == kept
+        assert len(read_rows(service.home)) == kept
 
         await service.start()
         found = (await service.client.get("/api/v1/jobs/job")).json()
@@ -250,7 +240,7 @@ async def _create(client: httpx.AsyncClient, target: RawServer, line: Line) -> N
 
 def _job(target: RawServer, **fields: object) -> dict[str, object]:
     interval = {"schedule_type": "interval", "interval": {"hours": 1}}
-    return {"target_url": target.url("/hook"), **interval, **fields}
+    return {"target_url": target.url("/hook"), "timeout_sec": 1.5, **interval, **fields}
 
 
 async def _prepare(service: CrashingService, target: RawServer, name: str) -> str:
@@ -265,10 +255,10 @@ async def _prepare(service: CrashingService, target: RawServer, name: str) -> st
     assert (await client.post("/api/v1/jobs/job/trigger")).status_code == 200
 
     def waits() -> str | None:
-        return next((row.id for row in read_rows(service.database) if row.attempts), None)
+        return next((row.id for row in read_rows(service.home) if row.attempts), None)
 
     found: str = await eventually(waits)
-    await eventually(lambda: read_rows(service.database)[0].status == "retrying")
+    await eventually(lambda: read_rows(service.home)[0].status == "retrying")
     return found
 
 
@@ -276,7 +266,7 @@ async def _shows(service: CrashingService, what: str) -> bool:
     """Tell whether a change is there to be seen."""
     listed = (await service.client.get("/api/v1/jobs")).json()["jobs"]
     jobs = {job["job_id"]: job for job in listed}
-    rows = [(row.cause, row.status, row.reason) for row in read_rows(service.database)]
+    rows = [(row.cause, row.status, row.reason) for row in read_rows(service.home)]
     assert len(rows) <= 1
     shown = {
         "new": "new" in jobs,
@@ -291,7 +281,7 @@ async def _shows(service: CrashingService, what: str) -> bool:
 
 
 def _ended(service: CrashingService) -> Row | None:
-    rows = read_rows(service.database)
+    rows = read_rows(service.home)
     assert len(rows) <= 1
     return next((row for row in rows if row.status in ("completed", "unknown", "failed")), None)
 
@@ -300,11 +290,11 @@ async def _judge(service: CrashingService, target: RawServer) -> None:
     """The service's own proof and an independent one find nothing; nothing is left running."""
 
     def settled() -> bool:
-        rows = read_rows(service.database)
+        rows = read_rows(service.home)
         return all(row.status not in ("queued", "running") for row in rows)
 
     await eventually(settled)
-    rows = read_rows(service.database)
+    rows = read_rows(service.home)
     assert find_contradictions(rows, whole(target.requests)) == []
     proof = (await service.client.get("/api/v1/ledger/verify")).json()
     assert (proof["proven"], proof["overdue_count"]) == (True, 0), proof

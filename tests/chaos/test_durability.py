@@ -21,6 +21,7 @@ import pytest
 
 from tests.chaos.arrivals import find_contradictions, read_rows, whole
 from tests.chaos.storm import Client, Target, steady_job
+from tests.support.homes import Home
 from tests.support.nursery import CrashingService, Nursery
 from tests.support.power_loss import Disk
 from tests.support.raw_server import RawServer
@@ -41,6 +42,8 @@ CHANGES = [
 LOSSES = 3
 WRITE = """
 import os, sqlite3, sys
+
+pytestmark = pytest.mark.only_on(DatabaseKind.SQLITE, because="a server flushes its own files")
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("PRAGMA journal_mode = WAL")
 connection.execute("CREATE TABLE t (mode TEXT)")
@@ -62,13 +65,13 @@ def test_a_power_loss_takes_what_was_not_flushed(tmp_path: Path):
 
 
 @pytest.mark.slow
-async def test_what_was_answered_survives_a_power_loss(tmp_path: Path):
+async def test_what_was_answered_survives_a_power_loss(home: Home, tmp_path: Path):
     """Jobs, changes and triggers that were answered, and attempts that were sent, are all there."""
     disk, chance = Disk(tmp_path), random.Random(1)
     with Nursery(**disk.environment) as nursery:
         async with (
             RawServer((Target(1),)) as target,
-            CrashingService(nursery, tmp_path, MYSCHEDULER_HOST_CONCURRENCY="100") as service,
+            CrashingService(nursery, home, MYSCHEDULER_HOST_CONCURRENCY="100") as service,
         ):
             await service.start()
             for number in range(20):
@@ -82,13 +85,13 @@ async def test_what_was_answered_survives_a_power_loss(tmp_path: Path):
                 for _ in range(LOSSES):
                     await _work_goes_on(client, target)
                     await service.kill()
-                    disk.lose_power(service.database)
+                    disk.lose_power(service.home.file)
                     await service.start()
                 stop.set()
             await client.check()
             await service.kill()
-            disk.lose_power(service.database)
-            rows = read_rows(service.database)
+            disk.lose_power(service.home.file)
+            rows = read_rows(service.home)
             assert find_contradictions(rows, whole(target.requests)) == []
             manual = {row.id: row.job_id for row in rows if row.cause == "manual"}
             assert manual == client.triggered
@@ -101,11 +104,11 @@ async def _work_goes_on(client: Client, target: RawServer) -> None:
     await eventually(lambda: sum(client.answers.values()) > answers and len(target.requests) > sent)
 
 
-async def test_each_change_is_flushed_before_its_answer(tmp_path: Path):
+async def test_each_change_is_flushed_before_its_answer(home: Home, tmp_path: Path):
     """Between a request and its answer the log is flushed, and never while nothing is asked."""
     disk = Disk(tmp_path)
     with Nursery(**disk.environment) as nursery:
-        async with CrashingService(nursery, tmp_path) as service:
+        async with CrashingService(nursery, home) as service:
             await service.start()
             for method, path, body in CHANGES:
                 begin = time.monotonic()
@@ -120,14 +123,14 @@ async def test_each_change_is_flushed_before_its_answer(tmp_path: Path):
             assert len(disk.flushes("jobs.db-wal")) < count + 10
 
 
-async def test_system_calls_come_in_the_right_order(tmp_path: Path):
+async def test_system_calls_come_in_the_right_order(home: Home, tmp_path: Path):
     """Traced, the request is read, the log flushed and the answer written, in this order."""
     tracer = shutil.which("strace")
     if tracer is None:
         pytest.skip("strace is not installed")
     trace = tmp_path / "trace"
     with Nursery() as nursery:
-        async with CrashingService(nursery, tmp_path) as service:
+        async with CrashingService(nursery, home) as service:
             await service.start()
             calls = "trace=read,recvfrom,write,writev,sendto,sendmsg,fsync,fdatasync"
             process = await asyncio.create_subprocess_exec(

@@ -15,9 +15,13 @@ from app.db.migrate import migrate
 from app.db.session import DatabaseOptions
 from tests.chaos.judge import check_account, counts_up
 from tests.e2e.world import CLOCK, run_python
+from tests.support.databases import DatabaseKind
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, reply
 from tests.support.service import Service, free_port
 from tests.support.storage import read_only
+
+pytestmark = pytest.mark.only_on(DatabaseKind.SQLITE, because="a server keeps its own files")
 
 JOBS = ("tick-a", "tick-b")
 
@@ -74,6 +78,24 @@ async def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, damage: Callab
     assert {path.name for path in database.parent.iterdir()} == {"jobs.db", "jobs.db.lock"}
 
 
+async def test_another_programs_database_is_refused_and_kept(tmp_path: Path):
+    """A sound SQLite file that is not ours gets no table, and not one of its bytes changes."""
+    database = tmp_path / "data" / "jobs.db"
+    database.parent.mkdir()
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE apscheduler_jobs (id TEXT PRIMARY KEY, job_state BLOB)")
+    connection.close()
+    before = database.read_bytes()
+
+    code, out, err = await serve(tmp_path)
+
+    assert (code, out) == (1, "")
+    told = rf"The database file {database} belongs to another program .*apscheduler_jobs.*\n"
+    assert re.fullmatch(told, err), err
+    assert database.read_bytes() == before
+    assert {path.name for path in database.parent.iterdir()} == {"jobs.db", "jobs.db.lock"}
+
+
 @pytest.mark.parametrize("what", ["data/jobs.db", "data"])
 async def test_read_only_data_is_refused(tmp_path: Path, what: str):
     """A file or folder that cannot be written is named, with what to do."""
@@ -87,10 +109,10 @@ async def test_read_only_data_is_refused(tmp_path: Path, what: str):
 
 
 @pytest.mark.slow
-async def test_a_log_left_behind_is_read(tmp_path: Path):
+async def test_a_log_left_behind_is_read(home: Home, tmp_path: Path):
     """What a killed process had only in the write-ahead log is all there after the next start."""
     log = tmp_path / "data" / "jobs.db-wal"
-    async with RawServer((reply(),)) as target, Service(tmp_path) as service:
+    async with RawServer((reply(),)) as target, Service(home) as service:
         first = await counts_up(service, target, JOBS)
         await service.kill()
         assert log.stat().st_size > 0
@@ -99,11 +121,11 @@ async def test_a_log_left_behind_is_read(tmp_path: Path):
 
 
 @pytest.mark.slow
-async def test_a_stale_lock_stops_nobody_and_a_living_owner_does(tmp_path: Path):
+async def test_a_stale_lock_stops_nobody_and_a_living_owner_does(home: Home, tmp_path: Path):
     """A killed owner's lock is none, even if another process has its number; the next one's is."""
     database = tmp_path / "data" / "jobs.db"
     lock = tmp_path / "data" / "jobs.db.lock"
-    async with Service(tmp_path) as service:
+    async with Service(home) as service:
         await service.kill()
         left = json.loads(lock.read_text(encoding="utf-8"))
         assert left["pid"] == service.pid

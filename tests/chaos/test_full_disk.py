@@ -21,11 +21,16 @@ from tests.e2e.world import (
     until,
     wait_for_end,
 )
+from tests.support.databases import DatabaseKind
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, hang, reply
 from tests.support.service import Service, eventually, free_port
 from tests.support.storage import filled, no_growth, small_disk
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.only_on(DatabaseKind.SQLITE, because="a server has a disk of its own"),
+]
 
 SECOND = timedelta(seconds=1)
 FULL_FOR = 2.5 * SECOND
@@ -50,7 +55,7 @@ def full_files(service: Service):
 
 
 @pytest.mark.parametrize("fault", [full_disk, full_files])
-async def test_a_full_disk_heals_by_itself(tmp_path: Path, fault):
+async def test_a_full_disk_heals_by_itself(home: Home, tmp_path: Path, fault):
     """While nothing can be written nothing is sent and the API says so; then all is made up for."""
     with contextlib.ExitStack() as stack:
         if fault is full_disk:
@@ -61,7 +66,7 @@ async def test_a_full_disk_heals_by_itself(tmp_path: Path, fault):
                 **{f"/{job_id}": (reply(),) for job_id in TICKS},
             }
         )
-        async with RawServer((script,)) as target, Service(tmp_path) as service:
+        async with RawServer((script,)) as target, Service(home) as service:
             first = await counts_up(service, target, TICKS)
             await _begin_flaky(service, target)
             with fault(service):
@@ -97,7 +102,7 @@ async def _is_refused(client: httpx.AsyncClient, target: RawServer) -> bool:
     return answer.status_code == 503
 
 
-async def test_a_stop_on_a_full_disk_is_clean(tmp_path: Path):
+async def test_a_stop_on_a_full_disk_is_clean(home: Home, tmp_path: Path):
     """The reserve makes room for what attempts came to: no answered request is sent again."""
     answer = asyncio.Event()
     script = Script(
@@ -106,7 +111,7 @@ async def test_a_stop_on_a_full_disk_is_clean(tmp_path: Path):
     with small_disk(tmp_path / "data", size="16m"):
         async with (
             RawServer((script,)) as target,
-            Service(tmp_path, MYSCHEDULER_SHUTDOWN_GRACE_SECONDS="1") as service,
+            Service(home, MYSCHEDULER_SHUTDOWN_GRACE_SECONDS="1") as service,
         ):
             for path in ("held", "hang"):
                 once = {"schedule_type": "date", "run_at": soon(0.3)}
@@ -128,7 +133,7 @@ def _has_postponed(service: Service) -> bool:
     return any(line["event"] == "outcomes.postponed" for line in service.log_lines())
 
 
-async def test_a_first_start_on_a_full_disk_is_refused_in_words(tmp_path: Path):
+async def test_a_first_start_on_a_full_disk_is_refused_in_words(home: Home, tmp_path: Path):
     """Where there is no room for a database the start fails with a sentence, and heals."""
     data = tmp_path / "data"
     with small_disk(data, size="1m"):
@@ -142,5 +147,5 @@ async def test_a_first_start_on_a_full_disk_is_refused_in_words(tmp_path: Path):
         assert (code, err.count("\n")) == (1, 1), err
         assert "disk is full" in err
         assert "Traceback" not in out
-        async with Service(tmp_path) as service:
+        async with Service(home) as service:
             assert await is_ready(service.client)

@@ -1,6 +1,6 @@
 """Three replicas on one PostgreSQL in a storm: killed, stopped, restarted, cut off, stalled.
 
-The whole storm (at least 100 faults over 20,000 runs; some twenty minutes) is a sweep::
+The whole storm (at least 100 faults over 20,000 runs; some ten minutes) is a sweep::
 
     pytest -m sweep -s --timeout=3600 tests/chaos/test_replicas.py
 
@@ -22,7 +22,14 @@ import httpx
 import pytest
 
 from app.domain.clock import to_us
-from tests.chaos.arrivals import Row, duplicates, find_contradictions, instants_of, whole
+from tests.chaos.arrivals import (
+    Row,
+    ask_rows,
+    duplicates,
+    find_contradictions,
+    instants_of,
+    whole,
+)
 from tests.chaos.storm import Client, Target, steady_job
 from tests.e2e.world import CLOCK, instant
 from tests.support.raw_server import RawServer
@@ -205,7 +212,7 @@ async def test_a_storm_over_replicas_loses_and_doubles_nothing(tmp_path: Path):
             try:
                 await _calm_down(replicas, client, [*first, *client.jobs])
             finally:
-                rows = await read_rows(replicas)
+                rows = await ask_rows(replicas.rows)
                 _print_figures(storm, client, rows, target)
             _judge(rows, target, client, first)
             _judge_takeovers(storm)
@@ -246,22 +253,6 @@ async def _calm_down(replicas: Replicas, client: Client, job_ids: Iterable[str])
         return not await replicas.rows(unended)
 
     await eventually(all_ended, seconds=120, every=0.5)
-
-
-async def read_rows(replicas: Replicas) -> list[Row]:
-    """Read all executions, oldest first, with their attempts."""
-    earlier: dict[str, list[tuple[str | None, int | None]]] = defaultdict(list)
-    for row in await replicas.rows("SELECT * FROM attempts ORDER BY number"):
-        earlier[row["execution_id"]].append((row["outcome"], row["http_status"]))
-        assert len(earlier[row["execution_id"]]) == row["number"]
-    names = [name for name in Row.__dataclass_fields__ if name != "outcomes"]
-    rows = []
-    for found in await replicas.rows("SELECT * FROM executions ORDER BY seq"):
-        row = Row(**{name: found[name] for name in names}, outcomes=earlier[found["id"]])
-        if row.attempts > len(row.outcomes):
-            row.outcomes.append((found["outcome"], found["http_status"]))
-        rows.append(row)
-    return rows
 
 
 def _judge(rows: list[Row], target: RawServer, client: Client, first: dict[str, int]) -> None:

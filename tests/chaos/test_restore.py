@@ -6,8 +6,12 @@ import pytest
 
 from tests.chaos.judge import SECOND, counts_up, is_ready, settled
 from tests.e2e.world import CLOCK, Row, assert_no_gap, read_execution, run_python, until
+from tests.support.databases import DatabaseKind
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, reply
 from tests.support.service import Service
+
+pytestmark = pytest.mark.only_on(DatabaseKind.SQLITE, because="the backups of a server are its own")
 
 JOBS = ("tick-a", "tick-b", "tick-c")
 LOST = 2 * SECOND
@@ -24,10 +28,10 @@ def ids_of(rows: list[Row]) -> dict[str, str]:
 
 
 @pytest.mark.slow
-async def test_a_restored_backup_makes_up_under_the_same_ids(tmp_path: Path):
+async def test_a_restored_backup_makes_up_under_the_same_ids(home: Home, tmp_path: Path):
     """What ran after the backup runs again under its old id; no instant is lost or doubled."""
     data = tmp_path / "data"
-    async with RawServer((reply(),)) as target, Service(tmp_path) as service:
+    async with RawServer((reply(),)) as target, Service(home) as service:
         first = await counts_up(service, target, JOBS)
         code, out, err = await run(service, "backup", "copy.db")
         assert (code, err) == (0, "")

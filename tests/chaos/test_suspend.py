@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.e2e.world import (
     soon,
     until,
 )
+from tests.support.homes import Home
 from tests.support.nursery import CrashingService, Nursery
 from tests.support.raw_server import Exchange, RawServer, reply
 from tests.support.service import eventually
@@ -52,12 +52,12 @@ async def answer_late(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize(("seconds", "point"), LENGTHS)
 async def test_nothing_is_doubled_or_lost_by_a_suspension(
-    tmp_path: Path, nursery: Nursery, seconds: float, point: str | None
+    home: Home, nursery: Nursery, seconds: float, point: str | None
 ):
     """Attempts under way arrive once, what was due meanwhile follows each job's policy."""
     async with (
         RawServer((answer_late,)) as target,
-        CrashingService(nursery, tmp_path) as service,
+        CrashingService(nursery, home) as service,
     ):
         await service.start(point)
         first = {policy: await _begin(service, target, policy) for policy in POLICIES}
@@ -78,14 +78,14 @@ async def test_nothing_is_doubled_or_lost_by_a_suspension(
             assert _fates(rows, stopped + SECOND, resumed - 1.5 * SECOND) == {fate}
         assert len([r for r in target.requests if b"/held" in r.line]) == 1
         await eventually(lambda: _running(service) == [])
-        assert find_contradictions(read_rows(service.database), whole(target.requests)) == []
+        assert find_contradictions(read_rows(service.home), whole(target.requests)) == []
 
 
-async def test_a_claim_that_outlived_its_lease_is_not_sent(tmp_path: Path, nursery: Nursery):
+async def test_a_claim_that_outlived_its_lease_is_not_sent(home: Home, nursery: Nursery):
     """Suspended between the commit of its claim and the send, an attempt is given back unsent."""
     async with (
         RawServer((reply("ok"),)) as target,
-        CrashingService(nursery, tmp_path) as service,
+        CrashingService(nursery, home) as service,
     ):
         await service.start("stop:claim.committed")
         once = {"schedule_type": "date", "run_at": soon(0.1), "timeout_sec": 0.5}
@@ -95,10 +95,10 @@ async def test_a_claim_that_outlived_its_lease_is_not_sent(tmp_path: Path, nurse
         os.kill(service.pid, signal.SIGCONT)
 
         def ended() -> bool:
-            return [row.status for row in read_rows(service.database)] == ["completed"]
+            return [row.status for row in read_rows(service.home)] == ["completed"]
 
         await eventually(ended)
-        (row,) = read_rows(service.database)
+        (row,) = read_rows(service.home)
         assert [outcome for outcome, _ in row.outcomes] == ["interrupted", "response"]
         assert whole(target.requests) == {(row.id, 2): 1}
 
@@ -126,4 +126,4 @@ def _fates(rows: list[Row], begin: datetime, end: datetime) -> set[tuple[str, st
 
 
 def _running(service: CrashingService) -> list[str]:
-    return [row.id for row in read_rows(service.database) if row.status == "running"]
+    return [row.id for row in read_rows(service.home) if row.status == "running"]

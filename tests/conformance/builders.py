@@ -25,7 +25,8 @@ from app.repositories import (
     job_repository,
     run_repository,
 )
-from app.repositories.run_repository import Claim, Ending, UnreadableRun
+from app.repositories.run_repository import Claim, Ending
+from app.repositories.unreadable_repository import UnreadableRun
 from tests.support.databases import Database
 
 NOW = datetime(2026, 11, 21, 7, 0, 0, 123457, tzinfo=UTC)

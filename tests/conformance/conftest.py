@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -7,15 +7,7 @@ from tests.support.databases import (
     DatabaseKind,
     Databases,
     open_database,
-    open_databases,
 )
-
-
-@pytest.fixture(scope="session")
-def databases() -> Iterator[Databases]:
-    """Make databases for this test process; the server ends with the session."""
-    with open_databases() as made:
-        yield made
 
 
 @pytest.fixture(params=list(DatabaseKind), ids=str)

@@ -110,7 +110,7 @@ async def test_a_changed_guard_is_found(sqlite: Database, statements: list[str],
     ("statement", "told"),
     [
         ("UPDATE alembic_version SET version_num = '9999'", "a newer version migrated"),
-        ("DELETE FROM alembic_version", "was never migrated; run myscheduler migrate"),
+        ("DELETE FROM alembic_version", "without this program's mark"),
     ],
 )
 async def test_another_revision_is_found(own: Database, statement: str, told: str):

@@ -3,6 +3,7 @@ import contextlib
 import os
 import sqlite3
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.databases import DatabaseKind, Databases, open_database
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 4
-REVISIONS = ["0001", "0002"]
+REVISIONS = ["0001", "0002", "0003"]
 # Ready when everything is imported, so that several of these meet at the database.
 MIGRATE_ON_A_LINE = """
 import asyncio, sys
@@ -68,8 +69,8 @@ def execute_ddl(connection: sa.Connection, statement: str) -> None:
     connection.execute(sa.text(statement))
 
 
-def downgrade(connection: sa.Connection) -> list[str]:
-    command.downgrade(alembic_config(connection), "base")
+def downgrade(connection: sa.Connection, revision: str = "base") -> list[str]:
+    command.downgrade(alembic_config(connection), revision)
     return sa.inspect(connection).get_table_names()
 
 
@@ -83,6 +84,24 @@ def objects(connection: sa.Connection) -> list[str]:
             " FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
         )
     return sorted(connection.execute(sa.text(query)).scalars())
+
+
+def all_objects(connection: sa.Connection) -> list[str]:
+    """List tables and their columns, triggers and functions."""
+    found = sa.inspect(connection)
+    tables = [
+        f"{table}.{column['name']}"
+        for table in found.get_table_names()
+        for column in found.get_columns(table)
+    ]
+    return [*objects(connection), *tables]
+
+
+@pytest.fixture
+async def postgres_url(databases: Databases) -> AsyncIterator[str]:
+    """Give the address of a PostgreSQL database that holds nothing yet."""
+    async with databases.empty(DatabaseKind.POSTGRES) as url:
+        yield url
 
 
 async def test_from_nothing_to_the_models(empty_url: str):
@@ -189,14 +208,90 @@ async def test_down_and_up_again(empty_url: str):
 
 async def test_a_migration_that_fails_changes_nothing(empty_url: str):
     """If a statement in the middle cannot be run, the old schema stays as it was."""
-    await run(empty_url, execute_ddl, "CREATE TABLE jobs (mine INTEGER)")
+    await migrate(DatabaseOptions(url=empty_url))
+    await run(empty_url, downgrade, "0001")
+    await run(empty_url, execute_ddl, "CREATE TABLE job_totals (mine INTEGER)")
+    before = await run(empty_url, all_objects)
     with pytest.raises(StorageUnavailableError):
         await migrate(DatabaseOptions(url=empty_url))
+    assert await run(empty_url, all_objects) == before
 
-    def tables(connection: sa.Connection) -> list[str]:
-        return sa.inspect(connection).get_table_names()
 
-    assert await run(empty_url, tables) == ["jobs"]
+# Databases of other programs, by what they hold.
+FOREIGN = {
+    "a table": ["CREATE TABLE notes (text TEXT)"],
+    "tables named as ours": ["CREATE TABLE jobs (x TEXT)", "CREATE TABLE executions (x TEXT)"],
+    "another program's migrations": [
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
+        "INSERT INTO alembic_version VALUES ('0002')",
+        "CREATE TABLE notes (text TEXT)",
+    ],
+    "nothing but another program's mark": [
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
+        "INSERT INTO alembic_version VALUES ('5f3c')",
+    ],
+    "migrations with two heads": [
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
+        "INSERT INTO alembic_version VALUES ('0001'), ('0002')",
+        "CREATE TABLE jobs (x TEXT)",
+        "CREATE TABLE executions (x TEXT)",
+    ],
+}
+
+
+@pytest.mark.parametrize("statements", FOREIGN.values(), ids=list(FOREIGN))
+async def test_a_database_of_another_program_is_refused_unchanged(
+    empty_url: str, statements: list[str]
+):
+    """It gets no table of ours; the sentence names what is there and says what to do."""
+    await _execute_all(empty_url, *statements)
+    before = await run(empty_url, all_objects)
+    with pytest.raises(StorageUnavailableError, match=r"another program.*not changed.*of its own"):
+        await migrate(DatabaseOptions(url=empty_url))
+    assert await run(empty_url, all_objects) == before
+    code, out, err = await migrate_in_process(empty_url)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+async def test_a_file_of_another_program_keeps_every_byte(tmp_path: Path, journal: str):
+    """Neither its journal mode nor its folder changes, whichever journal it uses."""
+    path = tmp_path / "notes.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA journal_mode={journal}")
+        other.execute("CREATE TABLE notes (text TEXT)")
+        other.commit()
+    content = path.read_bytes()
+    with pytest.raises(StorageUnavailableError, match=r"notes\.db belongs to another program"):
+        await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
+    assert path.read_bytes() == content
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["notes.db"]
+
+
+async def test_a_table_in_another_programs_log_is_seen(tmp_path: Path):
+    """What only the write-ahead log of a program that runs holds counts as the file's."""
+    path = tmp_path / "notes.db"
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("CREATE TABLE notes (text TEXT)")
+        other.commit()
+        with pytest.raises(StorageUnavailableError, match=r"another program \(its tables: notes\)"):
+            await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
+
+
+async def test_tables_of_an_extension_are_nobodys(postgres_url: str):
+    """A new PostgreSQL database in which an extension made its tables is migrated."""
+    await _execute_all(
+        postgres_url,
+        "CREATE TABLE spatial_ref_sys (srid INTEGER)",
+        "ALTER EXTENSION plpgsql ADD TABLE spatial_ref_sys",
+    )
+    assert await migrate(DatabaseOptions(url=postgres_url)) == REVISIONS
+
+
+async def _execute_all(url: str, *statements: str) -> None:
+    for statement in statements:
+        await run(url, execute_ddl, statement)
 
 
 @pytest.mark.parametrize(

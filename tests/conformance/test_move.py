@@ -132,6 +132,7 @@ async def fill(url: str) -> None:
     def lead(connection: WriteConnection) -> None:
         leadership_repository.take_leadership(connection, holder="host:1", now=NOW)
         connection.exec_driver_sql("INSERT INTO idempotency_keys VALUES ('key', 'h', '{}', 1)")
+        connection.exec_driver_sql("INSERT INTO host_starts VALUES ('h:80', 1)")
         connection.exec_driver_sql(
             "INSERT INTO service_events (at_us, kind, since_us, process)"
             " VALUES (1, 'started', NULL, 'host:1'), (2, 'stopped', NULL, 'host:1')"

@@ -8,7 +8,7 @@ parameters, and for the generic one, which it may keep for any.
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,17 +23,23 @@ from app.domain.history import HistoryFilter, Position
 from app.domain.ids import ExecutionId, JobId
 from app.domain.job import Change, JobPosition, JobState
 from app.domain.revision import LedgerEntry
-from app.models.tables import attempts, executions, job_revisions, jobs
+from app.models.tables import attempts, executions, host_starts, job_revisions, jobs
 from app.repositories import (
     audit_repository,
     execution_repository,
     history_repository,
+    host_repository,
     job_list_repository,
     job_repository,
+    new_job_repository,
+    retention_repository,
     revision_repository,
     run_repository,
     totals_repository,
 )
+from app.repositories.host_repository import HostLimits
+from app.repositories.new_job_repository import FirstJob
+from app.repositories.retention_repository import OTHER_STATUSES, Surplus
 from tests.conformance.builders import (
     NOW,
     NOW_US,
@@ -94,6 +100,23 @@ def further_revisions(connection: WriteConnection) -> object:
     return audit_repository.list_revisions(connection, head, after=0, limit=200)
 
 
+def remove_oldest(connection: WriteConnection) -> None:
+    surplus = Surplus(statuses=OTHER_STATUSES, ended_before=NOW + JOBS * SECOND)
+    looked = retention_repository.look_for(connection, surplus, after=0, rows=300)
+    assert len(looked.entries) == 300
+    retention_repository.remove(connection, looked.entries)
+
+
+def look(**changes: Any) -> Call:
+    values = {"statuses": OTHER_STATUSES, "ended_before": NOW + SECOND, **changes}
+    return partial(retention_repository.look_for, surplus=Surplus(**values), after=100, rows=50)
+
+
+def store_jobs(connection: WriteConnection) -> object:
+    new = [FirstJob(make_job(name), actor=None) for name in ("new-1", "job-1", "new-2")]
+    return new_job_repository.insert_new_jobs(connection, new)
+
+
 def beside(function: Callable[[WriteConnection, LedgerEntry], object]) -> Call:
     """Call a function about the row of a job's second instant."""
 
@@ -120,9 +143,9 @@ HOT = [
                 claim=make_claim()),
         "executions_id_key", "executions_ready", "executions_solo", "job_revisions_pkey",
         "jobs_pkey"),
-    hot("orphan_runs of a term", partial(run_repository.orphan_runs, lease_before=None, limit=100),
+    hot("orphan_runs of a term", partial(run_repository.orphan_runs, now=None, limit=100),
         "executions_lease", "job_revisions_pkey"),
-    hot("orphan_runs by lease", partial(run_repository.orphan_runs, lease_before=NOW, limit=100),
+    hot("orphan_runs by lease", partial(run_repository.orphan_runs, now=NOW, limit=100),
         "executions_lease", "job_revisions_pkey"),
     hot("count_open", partial(execution_repository.count_open, job_ids=SOME_JOBS),
         "executions_open"),
@@ -177,6 +200,11 @@ HOT = [
     hot("jobs above their limit",
         partial(totals_repository.jobs_above, after="job-2", rows=100, limit=10),
         "job_totals_pkey"),
+    hot("what may be removed", look(), "executions_pkey"),
+    hot("failed executions that may be removed", look(statuses=frozenset({S.FAILED})),
+        "executions_not_completed"),
+    hot("executions of a job that may be removed", look(job_id=SOME_JOBS[0]), "executions_job"),
+    hot("zones_of", partial(job_repository.zones_of, job_ids=SOME_JOBS), "jobs_pkey"),
     hot("list of jobs", partial(job_list_repository.read_jobs, limit=50), "jobs_due"),
     hot("list of jobs, a further page",
         partial(job_list_repository.read_jobs, limit=50,
@@ -288,6 +316,8 @@ def fill(connection: WriteConnection) -> None:
         rows = [_execution(number, status) for number in range(first, last)]
         connection.execute(sa.insert(executions), rows)
     connection.execute(sa.insert(attempts), [_attempt(number) for number in range(QUEUED_FROM)])
+    hosts = [{"host": f"h-{number}:80", "next_us": 1} for number in range(JOBS)]
+    connection.execute(sa.insert(host_starts), hosts)
     if connection.dialect.name == "postgresql":
         # SQLite plans without statistics, as in production.
         connection.exec_driver_sql("ANALYZE")
@@ -304,7 +334,8 @@ def _execution(number: int, status: str) -> dict[str, Any]:
         case "queued":
             return {**row, "next_attempt_us": due}
         case "running":
-            owned = {"owner": "host:1", "fence": 1, "lease_until_us": due}
+            owned = {"owner": "host:1", "fence": 1, "lease_until_us": due,
+                     "slot_host": f"h-{number % 10}:80"}  # fmt: skip
             return {**row, **owned, "attempt_started_us": due}
         case _:
             return {**row, "finished_us": due, "http_status": 200}
@@ -330,6 +361,55 @@ async def test_a_hot_statement_uses_its_index(filled: Database, statement: HotSt
         assert plan.indexes <= expected, plan.text
 
 
+BATCHED = {
+    "removal of the oldest": remove_oldest,
+    **{one.name: one.call for one in HOT if one.name in {
+        "due_jobs_by_id", "current_ticks", "count_open", "known_ids", "zones_of",
+    }},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BATCHED)
+async def test_what_a_batch_names_is_looked_up(databases: Databases, name: str):
+    """On SQLite, which knows no sizes, no index is read from end to end for a batch's rows."""
+    url = await databases.shared(DatabaseKind.SQLITE, "query plans", fill)
+    async with open_database(url) as filled:
+        with pytest.raises(_ExplainedError) as explained:
+            await filled.write(explain, BATCHED[name])
+    for plan in explained.value.plans:
+        read_through = [
+            step
+            for step in plan.text.splitlines()
+            if step.startswith("SCAN") and not step.startswith("SCAN batch")
+        ]
+        assert "json_each" not in plan.statement or read_through == []
+
+
+async def test_storing_new_jobs_reads_no_table(filled: Database):
+    """What decides whether an id is known is its key, and nothing else is read."""
+    with pytest.raises(_ExplainedError) as explained:
+        await filled.write(explain, store_jobs)
+    assert [plan.scans for plan in explained.value.plans] == [[]] * len(explained.value.plans)
+
+
+async def test_limits_per_host_are_asked_by_index(databases: Databases):
+    """The slots that other processes hold are counted by their index, whatever has ended."""
+    url = await databases.shared(DatabaseKind.POSTGRES, "query plans", fill)
+    limits = HostLimits(slots=10, gap=SECOND)
+    runs = [replace(waiting(number), host=f"h-{number % 10}:80") for number in (8901, 8902)]
+    admit = partial(
+        host_repository.admit, waiting=runs, owner="host:2", under_way={}, limits=limits
+    )
+    async with open_database(url) as filled:
+        with pytest.raises(_ExplainedError) as explained:
+            await filled.write(explain, admit)
+    used = [sorted(plan.indexes) for plan in explained.value.plans]
+    # Of each statement both plans; taking the locks reads no table.
+    assert used == [[], [], *[["executions_slots"]] * 2, *[["host_starts_pkey"]] * 2]
+    assert [plan.scans for plan in explained.value.plans] == [[]] * 6
+    assert not any("Bitmap" in plan.text for plan in explained.value.plans)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one reading of one statement uses."""
@@ -337,6 +417,7 @@ class Plan:
     indexes: frozenset[str]
     scans: list[str]
     text: str
+    statement: str = ""
 
 
 class _ExplainedError(Exception):
@@ -388,7 +469,7 @@ def _explain_sqlite(connection: WriteConnection, statement: str, values: Any) ->
     if "max(executions.seq)" in statement and steps == ["SEARCH executions"]:
         indexes = {"executions_pkey"}  # its last entry
     by_key = {"executions_pkey" for step in steps if "INTEGER PRIMARY KEY" in step}
-    return [Plan(frozenset(indexes | by_key), scans, "\n".join(steps))]
+    return [Plan(frozenset(indexes | by_key), scans, "\n".join(steps), statement)]
 
 
 def _explain_postgres(connection: WriteConnection, statement: str, values: Any) -> list[Plan]:

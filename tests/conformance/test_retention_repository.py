@@ -201,6 +201,18 @@ async def test_old_request_keys_are_forgotten_some_at_a_time(database: Database)
     assert found == Answered("hash", "answer")
 
 
+async def test_an_answer_takes_the_place_of_an_old_one_alone(database: Database):
+    """A key that comes again after a day is remembered anew, and no other is removed with it."""
+    keys = "INSERT INTO idempotency_keys VALUES (:key, 'hash', 'answer', :at)"
+    for key in ("a", "b"):
+        await database.execute(keys, key=key, at=to_us(NOW - timedelta(hours=25)))
+    answered = Answered("new", "answer")
+    await database.write(idempotency_repository.remember, "a", answered, now=NOW)
+    rows = await database.rows("SELECT key, request_hash FROM idempotency_keys ORDER BY key")
+    assert rows == [{"key": "a", "request_hash": "new"}, {"key": "b", "request_hash": "hash"}]
+    assert await database.write(idempotency_repository.forget_old, now=NOW, rows=10) == 1
+
+
 @pytest.mark.parametrize("status", [S.QUEUED, S.RETRYING])
 async def test_cancelling_one_that_waits(database: Database, status: ExecutionStatus):
     """A waiting execution is cancelled at once, and stays so when cancelled again."""

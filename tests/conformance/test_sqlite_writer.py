@@ -5,7 +5,9 @@ import contextlib
 import resource
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from app.db.session import DatabaseOptions, open_sqlite_writer
-from app.db.unit_of_work import ReadConnection, SqliteWriter, WriteConnection
+from app.db.unit_of_work import ReadConnection, SqliteWriter, Together, WriteConnection
 from app.domain.errors import StorageUnavailableError
 from app.models.tables import idempotency_keys
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
+from tests.support.service import eventually
 
 INSERT = sa.insert(idempotency_keys)
 DEADLINE_SECONDS = 20
@@ -182,6 +185,36 @@ async def test_a_locked_database_fails_all_and_stores_nothing(writer: CountingWr
     assert writer.stored() == ["e"]
 
 
+async def test_what_waits_behind_others_waits_no_longer(databases: Databases):
+    """A write that comes while another one meets the lock is refused a moment after it.
+
+    What comes once both are refused has the whole patience again.
+    """
+    patience = timedelta(seconds=2)
+    async with databases.migrated(DatabaseKind.SQLITE) as url:
+        path = DatabaseOptions(url=url).sqlite_path
+        writer = SqliteWriter(open_sqlite_writer(path), patience=patience)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with asyncio.TaskGroup() as group:
+                first = group.create_task(_refused_after(writer, "a"))
+                await eventually(lambda: writer._busy_ms is not None)
+                behind = group.create_task(_refused_after(writer, "b"))
+            assert await first > patience.total_seconds() * 0.9
+            assert await behind < patience.total_seconds() * 1.5
+            assert await _refused_after(writer, "c") > patience.total_seconds() * 0.9
+            other.execute("ROLLBACK")
+        await writer.close()
+
+
+async def _refused_after(writer: SqliteWriter, key: str) -> float:
+    """Write, be refused, and tell how long that took."""
+    begin = time.monotonic()
+    with pytest.raises(StorageUnavailableError):
+        await writer.write(lambda connection: put(connection, key))
+    return time.monotonic() - begin
+
+
 async def test_a_commit_that_fails_fails_all_and_stores_nothing(writer: CountingWriter):
     """When the disk is full at the commit, every write it carried fails; space heals it."""
     await writer.write(lambda connection: put(connection, "before"))
@@ -292,15 +325,17 @@ async def test_the_writers_pragmas_are_in_force(sqlite: Database, pragma: str, e
 )
 async def test_the_readers_pragmas_are_in_force(sqlite: Database, pragma: str, expected: str | int):
     """Every reading connection is prepared, the last as well as the first."""
-    loop_count = 4
-    barrier = asyncio.Barrier(loop_count)
+    readers = 4
+    all_read = threading.Barrier(readers, timeout=DEADLINE_SECONDS)
 
-    async def value() -> object:
-        async with sqlite.unit_of_work._reader.connect() as connection:
-            await barrier.wait()
-            return (await connection.exec_driver_sql(f"PRAGMA {pragma}")).scalar_one()
+    def value(connection: ReadConnection) -> object:
+        all_read.wait()
+        return connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
 
-    assert await asyncio.gather(*(value() for _ in range(loop_count))) == [expected] * loop_count
+    async def read() -> object:
+        return await sqlite.unit_of_work.read(value)
+
+    assert await asyncio.gather(*(read() for _ in range(readers))) == [expected] * readers
 
 
 async def test_readers_are_not_held_up_by_a_writer(sqlite: Database):
@@ -332,3 +367,29 @@ async def test_a_closed_file_leaves_no_log_behind(databases: Databases):
             await opened.write(put, "a")
             assert path.with_name(path.name + "-wal").exists()
         assert [found.name for found in path.parent.glob(path.name + "*")] == [path.name]
+
+
+async def test_what_waits_together_is_one_call(sqlite: Database):
+    """Callers that wait for the writer with one shared function are served by one call of it."""
+    calls: list[int] = []
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(_connection: WriteConnection) -> bool:
+        entered.set()
+        return release.wait(DEADLINE_SECONDS)
+
+    def count(_connection: WriteConnection, items: Sequence[int]) -> Sequence[int]:
+        calls.append(len(items))
+        return items
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sqlite.unit_of_work.write(hold))
+        await asyncio.to_thread(entered.wait, DEADLINE_SECONDS)
+        waiting = [
+            group.create_task(sqlite.unit_of_work.write(Together(count, number)))
+            for number in range(30)
+        ]
+        await asyncio.sleep(0)
+        release.set()
+    assert [task.result() for task in waiting] == list(range(30))
+    assert calls == [30]

@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from app.db.unit_of_work import ReadConnection, WriteConnection
+from app.db.unit_of_work import ReadConnection, Together, WriteConnection
 from app.domain.errors import JobNotFoundError, ShuttingDownError, StorageUnavailableError
 from app.models.tables import idempotency_keys
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 
 INSERT = sa.insert(idempotency_keys)
 SELECT = sa.select(idempotency_keys.c.key).order_by(idempotency_keys.c.key)
+DEADLINE_SECONDS = 20
 
 
 def put(connection: WriteConnection, key: str) -> str:
@@ -147,13 +150,18 @@ async def test_a_reading_connection_cannot_write(database: Database):
 
 async def test_a_read_is_one_snapshot(database: Database):
     """What is committed while a read goes on is not seen by it, however many statements it has."""
-    async with open_database(database.url) as other:
-        reader = database.unit_of_work._reader
-        async with reader.connect() as connection, connection.begin():
-            before = await connection.run_sync(lambda sync: keys(ReadConnection(sync)))
+
+    async def write_elsewhere() -> None:
+        async with open_database(database.url) as other:
             await other.write(put, "meanwhile")
-            after = await connection.run_sync(lambda sync: keys(ReadConnection(sync)))
-    assert (before, after) == ([], [])
+
+    def read_twice(connection: ReadConnection) -> tuple[list[str], list[str]]:
+        before = keys(connection)
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(asyncio.run, write_elsewhere()).result(DEADLINE_SECONDS)
+        return before, keys(connection)
+
+    assert await database.read(read_twice) == ([], [])
     assert await database.read(keys) == ["meanwhile"]
 
 
@@ -293,3 +301,36 @@ async def test_a_cancelled_statement_is_undone_on_the_server(postgres: Database)
 async def test_a_commit_on_postgres_reaches_the_disk_first(postgres: Database):
     """A commit is answered when it is flushed, as the server's default has it."""
     assert await postgres.rows("SHOW synchronous_commit") == [{"synchronous_commit": "on"}]
+
+
+async def test_together_each_caller_gets_its_own(database: Database):
+    """Of callers that share a function each gets the result of its own item."""
+
+    def put_all(connection: WriteConnection, items: Sequence[str]) -> list[str]:
+        return [put(connection, item) for item in items]
+
+    expected = [f"{number:02}" for number in range(40)]
+    results = await asyncio.gather(
+        *(database.unit_of_work.write(Together(put_all, key)) for key in expected)
+    )
+    assert results == expected
+    assert await database.read(keys) == expected
+
+
+async def test_together_one_callers_fault_is_its_own(database: Database):
+    """A shared function that fails for one item is undone and done for the others alone."""
+
+    def put_all(connection: WriteConnection, items: Sequence[str]) -> list[str]:
+        for item in items:
+            put(connection, item)
+        if "bad" in items:
+            raise JobNotFoundError("bad")
+        return list(items)
+
+    names = ["a", "bad", "b", "c"]
+    results = await asyncio.gather(
+        *(database.unit_of_work.write(Together(put_all, name)) for name in names),
+        return_exceptions=True,
+    )
+    assert [str(result)[:7] for result in results] == ["a", "Job bad", "b", "c"]
+    assert await database.read(keys) == ["a", "b", "c"]

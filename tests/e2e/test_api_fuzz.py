@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.homes import Home
 from tests.support.service import ROOT, Service
 
 CHECKS = (
@@ -56,9 +57,9 @@ async def fuzz(service: Service, *, examples: int) -> dict[str, Any]:
     return found
 
 
-async def check(folder: Path, *, examples: int) -> dict[str, Any]:
+async def check(home: Home, *, examples: int) -> dict[str, Any]:
     """Fuzz a service that calls nobody, and check that it takes no harm."""
-    async with Service(folder, **NOBODY) as service:
+    async with Service(home, **NOBODY) as service:
         report = await fuzz(service, examples=examples)
         assert (await service.client.get("/health/ready")).json()["status"] == "ready"
         assert await service.stop() == 0
@@ -75,15 +76,15 @@ async def check(folder: Path, *, examples: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-async def test_a_slice(tmp_path: Path):
+async def test_a_slice(home: Home):
     """Whatever fits the document, or just does not, is answered as documented, and never by 5xx."""
-    report = await check(tmp_path, examples=5)
+    report = await check(home, examples=5)
     assert report["test_cases"]["generated"] > 1_000
 
 
 @pytest.mark.sweep
-async def test_twenty_thousand_cases(tmp_path: Path):
+async def test_twenty_thousand_cases(home: Home):
     """The same holds over more than 20,000 requests."""
-    report = await check(tmp_path, examples=1_500)
+    report = await check(home, examples=1_500)
     print(json.dumps({name: report[name] for name in ("running_time", "test_cases")}))  # noqa: T201
     assert report["test_cases"]["generated"] >= 20_000

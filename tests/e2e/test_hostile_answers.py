@@ -1,12 +1,12 @@
 """Whatever bytes a target answers, the history of the real process stays readable for everybody."""
 
 import json
-from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
 
 from tests.e2e.world import Row, Script, create, trigger, wait_for_end
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, Step, reply, send
 from tests.support.service import Service
 
@@ -27,10 +27,10 @@ ANSWERS: dict[str, tuple[Step, str]] = {
 }
 
 
-async def test_any_answer_stays_readable(tmp_path: Path):
+async def test_any_answer_stays_readable(home: Home):
     """NaN, lone surrogates, NUL, binary and deep JSON are read back from every list and the log."""
     script = Script({f"/{name}": (step,) for name, (step, _) in ANSWERS.items()})
-    async with RawServer((script,)) as target, Service(tmp_path) as service:
+    async with RawServer((script,)) as target, Service(home) as service:
         client = service.client
         ended = {}
         for name in ANSWERS:

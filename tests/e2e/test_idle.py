@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.world import CLOCK, create
+from tests.support.homes import Home
 from tests.support.service import Service, eventually
 
 # What k8s/base asks for: requests.memory of the Deployment.
@@ -16,9 +17,9 @@ WATCHED_SECONDS = 4.0
 
 
 @pytest.mark.slow
-async def test_an_idle_service_fits_its_request(tmp_path: Path):
+async def test_an_idle_service_fits_its_request(home: Home):
     """With a job to wait for, the process takes less memory than it asks for, and hardly CPU."""
-    async with Service(tmp_path) as service:
+    async with Service(home) as service:
         far = {"schedule_type": "date", "run_at": "2099-01-01T00:00:00+09:00"}
         await create(service.client, "far", "http://localhost:9/", **far)
         assert (await service.client.get("/health")).status_code == 200

@@ -2,9 +2,9 @@
 
 import json
 from datetime import datetime
-from pathlib import Path
 
 from tests.e2e.world import Row, create, read_execution, soon, trigger, wait_for_end
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, reply
 from tests.support.service import Service, eventually
 
@@ -22,11 +22,11 @@ def lines_of(service: Service) -> list[Row]:
     return lines
 
 
-async def test_an_execution_is_one_line(tmp_path: Path):
+async def test_an_execution_is_one_line(home: Home):
     """At INFO each execution is one line, retries included, that says how it ended."""
     async with (
         RawServer((reply(), reply(status="500 Internal Server Error"))) as target,
-        Service(tmp_path) as service,
+        Service(home) as service,
     ):
         client = service.client
         for job_id in ("fine", "broken"):
@@ -45,9 +45,9 @@ async def test_an_execution_is_one_line(tmp_path: Path):
     assert [(e["http_status"], bool(e["error"])) for e in ended] == [(200, False), (500, True)]
 
 
-async def test_a_start_is_told_with_its_jobs(tmp_path: Path):
+async def test_a_start_is_told_with_its_jobs(home: Home):
     """A start says how many jobs there are, and lists each with its next time."""
-    async with Service(tmp_path) as service:
+    async with Service(home) as service:
         for number in range(3):
             await create(service.client, f"job-{number}", "http://localhost:9/", **FAR)
         assert await service.stop() == 0
@@ -62,11 +62,11 @@ async def test_a_start_is_told_with_its_jobs(tmp_path: Path):
     assert {line["next_run_time"] for line in listed} == {FAR["run_at"]}
 
 
-async def test_secrets_stay_secret(tmp_path: Path):
+async def test_secrets_stay_secret(home: Home):
     """Secret header values reach the target, and neither the log nor any answer of the API."""
     async with (
         RawServer((reply("thanks"),)) as target,
-        Service(tmp_path, LOG_LEVEL="DEBUG") as service,
+        Service(home, LOG_LEVEL="DEBUG") as service,
     ):
         client = service.client
         await create(

@@ -9,6 +9,7 @@ from app.core.config import SETTING_NAMES
 from app.db.migrate import migrate
 from app.db.session import DatabaseOptions
 from tests.e2e.world import CLOCK, run_python
+from tests.support.homes import Home
 from tests.support.readme import ENGLISH, Example, Reader, read_examples
 from tests.support.service import Service, eventually
 
@@ -18,12 +19,12 @@ PAGE_SECONDS = 20
 
 
 @pytest.mark.slow
-async def test_a_reader_gets_the_printed_answers(tmp_path: Path):
+async def test_a_reader_gets_the_printed_answers(home: Home):
     """Whoever types the page's requests in order gets the answers that are printed below them."""
     # The first job runs at full minutes; the page shows its history before that.
     await eventually(lambda: CLOCK.now().second <= 60 - PAGE_SECONDS, seconds=PAGE_SECONDS + 5)
-    async with Service(tmp_path) as service:
-        reader = Reader(address=f"localhost:{service.port}", folder=tmp_path)
+    async with Service(home) as service:
+        reader = Reader(address=f"localhost:{service.port}", folder=home.folder)
         requests = [example for example in EXAMPLES if example.program == "curl"]
         for example in requests:
             assert example.answer

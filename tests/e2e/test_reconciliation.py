@@ -2,11 +2,11 @@
 
 from collections import Counter
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.world import Row, arrivals, assert_no_gap, create, instant, is_final, read_history
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, reply
 from tests.support.service import Service, eventually
 
@@ -14,9 +14,9 @@ RUNS = 6
 
 
 @pytest.mark.slow
-async def test_no_instant_is_lost_or_doubled(tmp_path: Path):
+async def test_no_instant_is_lost_or_doubled(home: Home):
     """Of a job that runs every second, each instant is in the ledger once and arrived once."""
-    async with RawServer((reply(),)) as target, Service(tmp_path) as service:
+    async with RawServer((reply(),)) as target, Service(home) as service:
         client = service.client
         created = await create(
             client,

@@ -2,7 +2,6 @@
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from tests.e2e.world import (
     read_history,
     soon,
 )
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, Request, reply
 from tests.support.service import Service, eventually
 
@@ -43,9 +43,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-async def test_every_kind_of_job_fires_at_its_times(tmp_path: Path):
+async def test_every_kind_of_job_fires_at_its_times(home: Home):
     """Jobs of all four kinds reach their target at their instants, under their execution's id."""
-    async with RawServer((reply("done"),)) as target, Service(tmp_path) as service:
+    async with RawServer((reply("done"),)) as target, Service(home) as service:
         client = service.client
         await _create_quick_start(service)
         first = {}

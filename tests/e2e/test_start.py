@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 from tests.e2e.world import create, run_python, soon, wait_for_end
+from tests.support.databases import DatabaseKind
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, reply
 from tests.support.service import ROOT, WAIT_SECONDS, Service, eventually, free_port
 
@@ -23,12 +25,12 @@ def files_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def test_a_second_process_is_refused(tmp_path: Path):
+@pytest.mark.only_on(DatabaseKind.SQLITE, because="processes share PostgreSQL: see test_replicas")
+async def test_a_second_process_is_refused(home: Home):
     """A second process on the same data ends with 1, naming the first, which is not harmed."""
-    url = f"sqlite:///{tmp_path / 'data' / 'jobs.db'}"
-    async with RawServer((reply(),)) as target, Service(tmp_path) as service:
+    async with RawServer((reply(),)) as target, Service(home) as service:
         code, out, err = await run_python(
-            tmp_path, "-m", "app", "serve", DATABASE_URL=url, PORT=str(free_port())
+            home.folder, "-m", "app", "serve", DATABASE_URL=home.url, PORT=str(free_port())
         )
         assert (code, out) == (1, "")
         named = re.fullmatch(
@@ -38,7 +40,7 @@ async def test_a_second_process_is_refused(tmp_path: Path):
         )
         assert named is not None, err
         folder, pid, host, since = named.groups()
-        assert (folder, int(pid)) == (str(tmp_path / "data"), service.pid)
+        assert (folder, int(pid)) == (str(home.file.parent), service.pid)
         assert host == socket.gethostname()
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", since)
 
@@ -49,22 +51,21 @@ async def test_a_second_process_is_refused(tmp_path: Path):
         assert (await wait_for_end(service.client, "on"))["status"] == "completed"
 
 
-async def test_a_kill_frees_the_data(tmp_path: Path):
+async def test_a_kill_frees_the_data(home: Home):
     """The data of a process that was killed can be opened at once."""
-    async with Service(tmp_path) as service:
+    async with Service(home) as service:
         first = service.pid
         await service.kill()
         await service.start()
         assert service.pid != first
 
 
-async def test_uvicorn_serves_the_app(tmp_path: Path):
+async def test_uvicorn_serves_the_app(home: Home):
     """`uvicorn app.main:app` is a way to start it: jobs run, and a stop is in order."""
     port = free_port()
-    url = f"sqlite:///{tmp_path / 'jobs.db'}"
     async with (
         RawServer((reply("hello"),)) as target,
-        _uvicorn(tmp_path, port, DATABASE_URL=url) as process,
+        _uvicorn(home.folder, port, DATABASE_URL=home.url) as process,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
     ):
         await eventually(lambda: _answers(client, process))
@@ -74,7 +75,7 @@ async def test_uvicorn_serves_the_app(tmp_path: Path):
         async with asyncio.timeout(WAIT_SECONDS):
             # uvicorn's own command ends by the signal once the application is closed.
             assert await process.wait() in {0, -signal.SIGTERM}
-    assert "scheduler.stopped" in (tmp_path / "log").read_text(encoding="utf-8")
+    assert "scheduler.stopped" in (home.folder / "log").read_text(encoding="utf-8")
 
 
 @contextlib.asynccontextmanager
@@ -148,7 +149,7 @@ async def test_an_absent_postgresql_is_told_in_words(tmp_path: Path):
     code, out, err = await run_python(tmp_path, "-m", "app", "serve", DATABASE_URL=url)
 
     assert (code, out) == (1, "")
-    assert err.startswith("The PostgreSQL database could not be opened or migrated; ")
+    assert err.startswith("PostgreSQL cannot be reached at localhost port 1 (")
     assert "hunter2" not in err
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.e2e.world import (
     soon,
     wait_for_end,
 )
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, hang, reply
 from tests.support.service import Service, eventually
 
@@ -22,10 +22,10 @@ SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
 
 @SIGNALS
-async def test_an_attempt_under_way_may_end(tmp_path: Path, number: signal.Signals):
+async def test_an_attempt_under_way_may_end(home: Home, number: signal.Signals):
     """A stop waits for the attempt under way; the exit code is 0 and its outcome is recorded."""
     answer = asyncio.Event()
-    async with RawServer((reply_after(answer),)) as target, Service(tmp_path) as service:
+    async with RawServer((reply_after(answer),)) as target, Service(home) as service:
         await create(
             service.client, "held", target.url("/held"), schedule_type="date", run_at=soon(0.2)
         )
@@ -48,11 +48,11 @@ async def test_an_attempt_under_way_may_end(tmp_path: Path, number: signal.Signa
 
 
 @SIGNALS
-async def test_an_attempt_that_cannot_end_is_sent_again(tmp_path: Path, number: signal.Signals):
+async def test_an_attempt_that_cannot_end_is_sent_again(home: Home, number: signal.Signals):
     """What the grace is too short for goes on after the next start: same id, no retry spent."""
     async with (
         RawServer((hang, reply("again"))) as target,
-        Service(tmp_path, MYSCHEDULER_SHUTDOWN_GRACE_SECONDS="0.2") as service,
+        Service(home, MYSCHEDULER_SHUTDOWN_GRACE_SECONDS="0.2") as service,
     ):
         await create(
             service.client, "held", target.url("/held"), schedule_type="date", run_at=soon(0.2)

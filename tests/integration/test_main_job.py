@@ -1,14 +1,13 @@
 """The main job on real input, in one process."""
 
-from pathlib import Path
-
+from tests.support.homes import Home
 from tests.support.raw_server import RawServer, reply
 from tests.support.service import eventually, open_api, settings_for
 
 
-async def test_an_interval_job_calls_its_target_every_second(tmp_path: Path):
+async def test_an_interval_job_calls_its_target_every_second(home: Home):
     """A job POSTed with an interval fires at its times, and its executions are readable."""
-    async with RawServer((reply("hello"),)) as target, open_api(settings_for(tmp_path)) as api:
+    async with RawServer((reply("hello"),)) as target, open_api(settings_for(home)) as api:
         created = await api.post(
             "/api/v1/jobs",
             json={

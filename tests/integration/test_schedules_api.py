@@ -21,9 +21,9 @@ NIGHTLY = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(tmp_path_factory):
+async def http(module_home):
     """Serve this module's tests."""
-    async with open_api(settings_for(tmp_path_factory.mktemp("service"))) as client:
+    async with open_api(settings_for(module_home)) as client:
         yield client
 
 

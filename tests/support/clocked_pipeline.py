@@ -1,4 +1,4 @@
-"""The pipeline under a clock that the test moves: started, stopped and killed on one file.
+"""The pipeline under a clock that the test moves: started, stopped and killed at one home.
 
 The stations are the real ones with their real loops. Two of the loops only wait for the machine's
 time to pass, so their rounds are made here: the clock watch's, and the window's regular reading.
@@ -6,42 +6,44 @@ time to pass, so their rounds are made here: the clock watch's, and the window's
 
 import asyncio
 import contextlib
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.domain.clock import to_us
 from app.domain.errors import UnavailableError
+from tests.support.homes import Home
 from tests.support.pipeline import Pipeline, ScriptedRunner, open_pipeline
 from tests.support.service import eventually
 from tests.support.virtual_clock import VirtualClock
 
+if TYPE_CHECKING:
+    from tests.support.plain_sql import PlainSql
+
 _OVERDUE = "SELECT id FROM jobs WHERE state = 'active' AND next_run_us <= ?"
-_WAITING = """
-    SELECT job_id, exclusive, next_attempt_us FROM executions
-    WHERE status IN ('queued', 'retrying') AND next_attempt_us <= ?
+# One statement, and so one moment: what is claimed meanwhile would be in neither of two.
+_OPEN = """
+    SELECT job_id, id, attempts, exclusive, status FROM executions
+    WHERE status = 'running' OR (status IN ('queued', 'retrying') AND next_attempt_us <= ?)
 """
-_RUNNING = "SELECT job_id, id, attempts FROM executions WHERE status = 'running'"
 # A host takes this many attempts at once, and every job of these tests has its own.
 _HOST_SLOTS = 10
 
 
 class ClockedPipeline:
-    """One service on the database in ``folder``, over any number of starts."""
+    """One service at a home, over any number of starts."""
 
     def __init__(
-        self, folder: Path, clock: VirtualClock, runner: ScriptedRunner, **settings: Any
+        self, home: Home, clock: VirtualClock, runner: ScriptedRunner, **settings: Any
     ) -> None:
-        self.folder = folder
+        self.home = home
         self.clock = clock
         self.runner = runner
         self._settings = settings
         self._running = contextlib.AsyncExitStack()
         self._pipeline: Pipeline | None = None
-        self._reader: sqlite3.Connection | None = None
+        self._sql: PlainSql | None = None
 
     @property
     def up(self) -> bool:
@@ -57,7 +59,7 @@ class ClockedPipeline:
     async def start(self) -> None:
         """Start the service as a process does, and wait until it is quiet."""
         pipeline = await self._running.enter_async_context(
-            open_pipeline(self.folder, runner=self.runner, clock=self.clock, **self._settings)
+            open_pipeline(self.home, runner=self.runner, clock=self.clock, **self._settings)
         )
         await pipeline.tasks.end_loop("clock_watch")
         self._pipeline = pipeline
@@ -76,8 +78,8 @@ class ClockedPipeline:
         """Let go of everything."""
         if self.up:
             await self.stop()
-        if self._reader is not None:
-            self._reader.close()
+        if self._sql is not None:
+            self._sql.close()
 
     async def compare_clocks(self) -> bool:
         """Make the clock watch's round; False if the database did not take what it found."""
@@ -101,7 +103,13 @@ class ClockedPipeline:
 
     async def quiet(self) -> None:
         """Wait until nothing is left to do at this moment, but for what the runner's gate holds."""
-        await eventually(self._is_quiet, every=0.01)
+        try:
+            await eventually(self._is_quiet, every=0.01)
+        except AssertionError as error:
+            now_us = to_us(self.clock.now())
+            overdue, left = self.rows(_OVERDUE, now_us), self.rows(_OPEN, now_us)
+            error.add_note(f"news: {self._has_news()}, overdue: {overdue}, open: {left}")
+            raise
         stations = self.current.stations
         async with asyncio.timeout(1000):
             await stations.ledger.drained()
@@ -109,19 +117,23 @@ class ClockedPipeline:
 
     def rows(self, statement: str, *parameters: object) -> list[Any]:
         """Read by plain SQL."""
-        if self._reader is None:
-            self._reader = sqlite3.connect(self.folder / "jobs.db", isolation_level=None)
-        return self._reader.execute(statement, parameters).fetchall()
+        if self._sql is None:
+            self._sql = self.home.open_sql()
+        return self._sql.rows(statement, *parameters)
 
     def _is_quiet(self) -> bool:
         now_us = to_us(self.clock.now())
-        running = self.rows(_RUNNING)
-        if self._has_news() or self.rows(_OVERDUE, now_us) or self._is_left(running):
+        if self._has_news() or self.rows(_OVERDUE, now_us):
             return False
-        busy = Counter(job_id for job_id, _, _ in running)
+        found = self.rows(_OPEN, now_us)
+        running = [tuple(row[:3]) for row in found if row[4] == "running"]
+        if self._is_left(running):
+            return False
+        busy = Counter(job_id for job_id, *_ in running)
         return not any(
             self._may_start(busy[job_id], exclusive)
-            for job_id, exclusive, _ in self.rows(_WAITING, now_us)
+            for job_id, _, _, exclusive, status in found
+            if status != "running"
         )
 
     def _has_news(self) -> bool:

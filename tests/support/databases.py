@@ -25,8 +25,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import asyncpg
 import sqlalchemy as sa
 
+from app.db.connection_watch import ConnectionLimits
 from app.db.migrate import migrate
 from app.db.session import (
+    READING,
+    WRITING,
     DatabaseOptions,
     open_postgres,
     open_postgres_reader,
@@ -41,6 +44,7 @@ from app.db.unit_of_work import (
     WriteConnection,
 )
 from app.models.tables import metadata
+from tests.support.plain_sql import PlainSql, open_sql
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +52,8 @@ T = TypeVar("T")
 _START_SECONDS = 20.0
 _STOP_SECONDS = 20.0
 _TEMPLATE = "migrated"
+# Filling a table for tests is one transaction, which takes as long as it does.
+_FILLING = ConnectionLimits(pool=60, connect=60, server=600, client=700, transaction=800)
 
 
 class DatabaseKind(StrEnum):
@@ -104,7 +110,12 @@ class Database:
 
 
 class PostgresServer:
-    """A PostgreSQL server of this test process."""
+    """A PostgreSQL server of this process; ``fsync`` is whether its commits reach the disk."""
+
+    # The machine may lose power; a test's data may be lost then.
+    fsync = False
+    # Beside its socket it listens nowhere.
+    listen_addresses = ""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="myscheduler-postgres-"))
@@ -132,9 +143,9 @@ class PostgresServer:
     def launch(self) -> None:
         """Run a server on the cluster, without waiting."""
         settings = {
-            "listen_addresses": "",
+            "listen_addresses": self.listen_addresses,
             "unix_socket_directories": str(self.folder),
-            "fsync": "off",  # the machine may lose power; a test's data may be lost then
+            "fsync": "on" if self.fsync else "off",
             "max_connections": "200",
         }
         options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
@@ -205,9 +216,12 @@ class Databases:
         self._made = 0
         self._idle: list[str] = []
         self._shared: dict[tuple[DatabaseKind, str], str] = {}
+        self._copies: PlainSql | None = None
 
     def close(self) -> None:
         """Stop the server, if there is one."""
+        if self._copies is not None:
+            self._copies.close()
         if self._server is not None:
             self._server.stop()
 
@@ -243,6 +257,22 @@ class Databases:
         async with self._lease_postgres() as name:
             yield self.server.url_of(name)
 
+    @contextlib.contextmanager
+    def own_postgres(self) -> Iterator[str]:
+        """Give the address of a migrated database of its own, for a service.
+
+        Copying it takes 50 ms and dropping it 20, whoever is still connected or waits for a lock
+        (by either strategy of CREATE DATABASE). Not to be called on a running loop.
+        """
+        if self._copies is None:
+            self._copies = self._open_copies()
+        name = self._next_name()
+        self._copies.rows(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+        try:
+            yield self.server.url_of(name)
+        finally:
+            self._copies.rows(f"DROP DATABASE {name} WITH (FORCE)")
+
     async def shared(
         self, kind: DatabaseKind, name: str, fill: Callable[[WriteConnection], None]
     ) -> str:
@@ -255,8 +285,11 @@ class Databases:
                 await self.server.create(made)
                 url = self.server.url_of(made)
             await migrate(DatabaseOptions(url=url))
-            async with open_database(url) as database:
-                await database.write(fill)
+            unit_of_work = open_unit_of_work(DatabaseOptions(url=url), writing=_FILLING)
+            try:
+                await unit_of_work.write(fill)
+            finally:
+                await unit_of_work.close()
             self._shared[kind, name] = url
         return self._shared[kind, name]
 
@@ -275,6 +308,15 @@ class Databases:
         self._made += 1
         return f"test_{self._made}"
 
+    def _open_copies(self) -> PlainSql:
+        """Migrate a database to copy, and connect beside it."""
+        made = open_sql(self.server.url_of("postgres"))
+        made.rows(f"CREATE DATABASE {_TEMPLATE}")
+        asyncio.run(migrate(DatabaseOptions(url=self.server.url_of(_TEMPLATE))))
+        # Nobody, autovacuum neither, may be connected to what is being copied.
+        made.rows(f"ALTER DATABASE {_TEMPLATE} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
+        return made
+
     async def _sqlite_template(self) -> Path:
         path = self._folder / f"{_TEMPLATE}.db"
         if not path.exists():
@@ -292,7 +334,7 @@ class Databases:
 async def open_database(url: str) -> AsyncIterator[Database]:
     """Open both doors of a migrated database, as the composition root does."""
     options = DatabaseOptions(url=url)
-    unit_of_work = _open_sqlite(options) if options.is_sqlite else _open_postgres(options)
+    unit_of_work = open_unit_of_work(options)
     kind = DatabaseKind.SQLITE if options.is_sqlite else DatabaseKind.POSTGRES
     try:
         yield Database(kind=kind, url=url, unit_of_work=unit_of_work)
@@ -311,17 +353,27 @@ def open_databases() -> Iterator[Databases]:
             databases.close()
 
 
+def open_unit_of_work(
+    options: DatabaseOptions,
+    *,
+    writing: ConnectionLimits = WRITING,
+    reading: ConnectionLimits = READING,
+) -> UnitOfWork:
+    """Open both doors of a migrated database, to be closed; the limits are PostgreSQL's."""
+    if options.is_sqlite:
+        return _open_sqlite(options)
+    return UnitOfWork(
+        reader=open_postgres_reader(options.url, connections=options.readers, limits=reading),
+        writer=PostgresWriter(
+            open_postgres(options.url, connections=options.writers, limits=writing)
+        ),
+    )
+
+
 def _open_sqlite(options: DatabaseOptions) -> UnitOfWork:
     return UnitOfWork(
         reader=open_sqlite_reader(options.sqlite_path, readers=options.readers),
         writer=SqliteWriter(open_sqlite_writer(options.sqlite_path)),
-    )
-
-
-def _open_postgres(options: DatabaseOptions) -> UnitOfWork:
-    return UnitOfWork(
-        reader=open_postgres_reader(options.url, connections=options.readers),
-        writer=PostgresWriter(open_postgres(options.url, connections=options.writers)),
     )
 
 

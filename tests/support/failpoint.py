@@ -16,7 +16,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -25,8 +25,15 @@ from unittest import mock
 import httpx
 
 from app.core.config import Settings, load_settings
-from app.db.unit_of_work import SqliteWriter, WriteConnection, Writer
+from app.db.unit_of_work import (
+    PostgresWriter,
+    SqliteWriter,
+    Together,
+    WriteConnection,
+    Writer,
+)
 from app.domain.execution import Attempt, Outcome
+from app.engine import rescuer
 from app.engine.dispatcher import DispatcherOptions
 from app.engine.ports import Runner
 from app.engine.pruner import PrunerOptions
@@ -39,15 +46,15 @@ T = TypeVar("T")
 BEFORE, AFTER = "before_commit", "committed"
 # Stations that write, by where in the code their transactions are made (of a qualified name).
 STATIONS = {
-    "start": r"\.lead$",
+    "start": r"(\.lead|^PostgresLeader\._take)$",
     "clock": r"^ClockWatch\.",
-    "api": r"^JobService\.",
+    "api": r"^(JobService\.|insert_new_jobs$)",
     "cancel": r"^CancellationService\.",
     "pass": r"^Ledger\.",
     "claim": r"^Dispatcher\._claim_once\.",
     "record": r"^(Recorder\.|record_endings)",
     "rescue": r"^Rescuer\.",
-    "prune": r"^Pruner\._batch\.",
+    "prune": r"^Pruner\._(batch|remove)\.",
 }
 COMMITS = tuple(f"{station}.{moment}" for station in STATIONS for moment in (BEFORE, AFTER))
 # The runner is called; half of the request is out; all of it; the answer's head is read; all read.
@@ -146,8 +153,8 @@ def run(point: str, settings: Settings) -> int:
     assert place.partition("@")[0] in POINTS, point
     meet = be_suspended if action == "stop" else die
 
-    def writer(*arguments: Any) -> DyingWriter:
-        return DyingWriter(SqliteWriter(*arguments), place, meet)
+    def dying(writer: Callable[..., Writer]) -> Callable[..., DyingWriter]:
+        return lambda *arguments, **named: DyingWriter(writer(*arguments, **named), place, meet)
 
     def runner(**collaborators: Any) -> DyingRunner:
         return DyingRunner(HttpRunner(**collaborators), place)
@@ -156,14 +163,25 @@ def run(point: str, settings: Settings) -> int:
         return DyingTransport(build_transport(*arguments), place)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(pipeline, "SqliteWriter", writer))
+        for writer in (SqliteWriter, PostgresWriter):
+            stack.enter_context(mock.patch.object(pipeline, writer.__name__, dying(writer)))
         stack.enter_context(mock.patch.object(pipeline, "HttpRunner", runner))
         stack.enter_context(mock.patch.object(pipeline, "build_transport", transport))
         if action == "stop":
-            stack.enter_context(mock.patch.object(stations, "DispatcherOptions", _short_leases))
+            stack.enter_context(hurried())
         if place.startswith("prune."):
             stack.enter_context(mock.patch.object(stations, "PrunerOptions", _keep_nothing))
         return serve(settings)
+
+
+@contextlib.contextmanager
+def hurried() -> Iterator[None]:
+    """Let what a process that is gone had claimed be lost soon: on PostgreSQL, by its lease."""
+    with (
+        mock.patch.object(stations, "DispatcherOptions", _short_leases),
+        mock.patch.object(rescuer, "_EVERY", timedelta(seconds=0.5)),
+    ):
+        yield
 
 
 def _short_leases(**options: Any) -> DispatcherOptions:
@@ -179,8 +197,8 @@ def _keep_nothing(**_: object) -> PrunerOptions:
 
 def _name_of(unit: Callable[..., object]) -> str:
     """Tell where a unit was defined: ``Ledger._commit``, ``JobService.pause.<locals>.pause``."""
-    while isinstance(unit, partial):
-        unit = unit.func
+    while isinstance(unit, partial | Together):
+        unit = unit.func if isinstance(unit, partial) else unit.function
     return str(getattr(unit, "__qualname__", ""))
 
 

@@ -5,13 +5,13 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 
 from app.main import create_app, open_service
 from app.main.connections import ConnectionOptions
 from app.main.serving import server_config
+from tests.support.homes import Home
 from tests.support.service import eventually, settings_for
 
 WAIT_SECONDS = 15.0
@@ -40,10 +40,10 @@ class HttpServer:
 
 @contextlib.asynccontextmanager
 async def open_server(
-    folder: Path, options: ConnectionOptions, *, body_seconds: float = WAIT_SECONDS
+    home: Home, options: ConnectionOptions, *, body_seconds: float = WAIT_SECONDS
 ) -> AsyncIterator[HttpServer]:
     """Serve until the block ends."""
-    settings = settings_for(folder)
+    settings = settings_for(home)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         async with open_service(settings) as services, asyncio.TaskGroup() as group:

@@ -10,6 +10,7 @@ what it started.
 """
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -23,6 +24,8 @@ from typing import Any, NoReturn, Self
 
 import httpx
 
+from tests.support.databases import DatabaseKind
+from tests.support.homes import Home
 from tests.support.service import ROOT, WAIT_SECONDS, Service, eventually
 
 KILLED = -signal.SIGKILL
@@ -72,11 +75,15 @@ class Nursery:
 
 
 class CrashingService(Service):
-    """The service on a data folder that outlives it; a start may name the point where it dies."""
+    """The service at a home that outlives it; a start may name the point where it dies.
 
-    def __init__(self, nursery: Nursery, folder: Path, **environment: str) -> None:
-        super().__init__(folder, **environment)
-        self.database = folder / "data" / "jobs.db"
+    ``hurries``: on PostgreSQL, what it had claimed when it died is found lost after seconds.
+    """
+
+    hurries = True
+
+    def __init__(self, nursery: Nursery, home: Home, **environment: str) -> None:
+        super().__init__(home, **environment)
         self._nursery = nursery
         self._pid = 0
         self._alive = False
@@ -102,12 +109,17 @@ class CrashingService(Service):
     def begin(self, point: str | None = None) -> None:
         """Start it, without waiting."""
         environment = {
-            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DATABASE_URL": self.home.url,
             "PORT": str(self.port),
             "MYSCHEDULER_LOG_FORMAT": "json",
             **self._environment,
         }
-        order = {"environment": environment, "log": str(self.log_path), "point": point}
+        order = {
+            "environment": environment,
+            "log": str(self.log_path),
+            "point": point,
+            "hurried": self.hurries and self.home.kind is DatabaseKind.POSTGRES,
+        }
         self._pid = self._nursery.start(order)
         self._alive = True
 
@@ -190,20 +202,21 @@ def _serve(order: dict[str, Any]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        code = _run(order["point"], order["environment"])
+        code = _run(order["point"], order["environment"], hurried=order["hurried"])
     except BaseException:  # noqa: BLE001 - the end of a process: told in its log
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
-def _run(point: str | None, environment: dict[str, str]) -> int:
+def _run(point: str | None, environment: dict[str, str], *, hurried: bool) -> int:
     from app.core.config import load_settings
     from app.main import serve
     from tests.support import failpoint
 
     settings = load_settings(environment, env_file=None)
-    return serve(settings) if point is None else failpoint.run(point, settings)
+    with failpoint.hurried() if hurried else contextlib.nullcontext():
+        return serve(settings) if point is None else failpoint.run(point, settings)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""The real pipeline over a real SQLite file, with a runner and a database that tests control."""
+"""The real pipeline over a real database, with a runner and a writer that tests control."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TypeVar
 
 from app.backends.embedded import EmbeddedLeader, NoWakeups
+from app.db.connection_watch import ConnectionLimits
 from app.db.migrate import migrate
-from app.db.session import DatabaseOptions, open_sqlite_reader, open_sqlite_writer
-from app.db.unit_of_work import SqliteWriter, UnitOfWork, WriteConnection, Writer
+from app.db.session import DatabaseOptions
+from app.db.unit_of_work import UnitOfWork, WriteConnection, Writer
 from app.domain.clock import Clock, SystemClock
 from app.domain.errors import StorageUnavailableError
 from app.domain.events import Event, JobChanged
@@ -26,11 +26,16 @@ from app.main import Ground, build_stations
 from app.repositories import history_repository, job_list_repository, leadership_repository
 from app.security.egress import EgressOptions, EgressPolicy
 from app.services.job_service import JobService, JobServiceOptions
+from tests.support.databases import open_unit_of_work
+from tests.support.homes import Home
 from tests.support.service import settings_for
 
 T = TypeVar("T")
 
 OK = Outcome(kind=AttemptOutcome.RESPONSE, http_status=200, response_bytes=0, response_excerpt="")
+
+# Where the loop's seconds are short (``HurriedLoop``), the database seems slow.
+_PATIENT = ConnectionLimits(pool=1000, connect=1000, server=1000, client=2000, transaction=3000)
 
 
 class ScriptedRunner:
@@ -113,7 +118,7 @@ class Pipeline:
 
 @contextlib.asynccontextmanager
 async def open_pipeline(
-    folder: Path,
+    home: Home,
     *,
     runner: ScriptedRunner | None = None,
     clock: Clock | None = None,
@@ -121,15 +126,17 @@ async def open_pipeline(
     grace: timedelta = timedelta(seconds=5),
     **settings: object,
 ) -> AsyncIterator[Pipeline]:
-    """Open the pipeline on the database in ``folder``; stop and close it at the end."""
+    """Open the pipeline on a home's database; stop and close it at the end.
+
+    On PostgreSQL too it is alone on it: what replicas do to each other is shown elsewhere.
+    """
     clock = clock or SystemClock()
-    configured = settings_for(folder, **settings)
-    options = DatabaseOptions(url=configured.database_url)
-    await migrate(options)
-    writer = FaultyWriter(SqliteWriter(open_sqlite_writer(options.sqlite_path)))
-    unit_of_work = UnitOfWork(
-        reader=open_sqlite_reader(options.sqlite_path, readers=2), writer=writer
-    )
+    configured = settings_for(home, **settings)
+    options = DatabaseOptions(url=configured.database_url, readers=2)
+    # On a loop of its own, whose seconds are whole.
+    await asyncio.to_thread(asyncio.run, migrate(options))
+    unit_of_work = open_unit_of_work(options, writing=_PATIENT, reading=_PATIENT)
+    writer = unit_of_work._writer = FaultyWriter(unit_of_work._writer)
     now = clock.now()
 
     def lead(connection: WriteConnection) -> tuple[int, datetime | None]:

@@ -22,7 +22,9 @@ from typing import Any, Self
 import asyncpg
 
 from tests.support import nursery
-from tests.support.databases import PostgresServer
+from tests.support.database_proxy import DatabaseProxy
+from tests.support.databases import DatabaseKind, PostgresServer
+from tests.support.homes import Home
 from tests.support.nursery import KILLED, CrashingService, Nursery
 from tests.support.raw_server import Exchange, hang, reply
 from tests.support.service import ROOT, WAIT_SECONDS, eventually
@@ -93,82 +95,18 @@ def mortal_postgres() -> Iterator[MortalPostgres]:
         server.stop()
 
 
-class DatabaseProxy:
-    """Carries TCP connections to a server's socket while used as a context manager."""
-
-    def __init__(self, socket_path: Path) -> None:
-        self._socket_path = socket_path
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.resume()
-        self.cut()
-        await eventually(lambda: not self._writers)
-
-    @property
-    def port(self) -> int:
-        """Tell the port in use."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    def cut(self) -> None:
-        """End every connection at once; new ones are carried."""
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def stall(self) -> None:
-        """Carry nothing more, in either direction, and end nothing."""
-        self._flowing.clear()
-
-    def resume(self) -> None:
-        """Carry again, also what was held back."""
-        self._flowing.set()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ends = [writer]
-        self._writers.add(writer)
-        try:
-            with contextlib.suppress(OSError):
-                there, back = await asyncio.open_unix_connection(self._socket_path)
-                ends.append(back)
-                self._writers.add(back)
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._pump(reader, back))
-                    group.create_task(self._pump(there, writer))
-        finally:
-            for end in ends:
-                end.transport.abort()
-                self._writers.discard(end)
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one direction until it ends; then the other one ends too."""
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                await self._flowing.wait()
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-
 class Replica(CrashingService):
     """One process of many on a database, behind its proxy."""
+
+    hurries = False
 
     def __init__(
         self, start: Nursery, folder: Path, proxy: DatabaseProxy, **environment: str
     ) -> None:
-        super().__init__(start, folder, **environment)
+        url = environment["DATABASE_URL"]
+        home = Home(kind=DatabaseKind.POSTGRES, folder=folder, url=url)
+        super().__init__(start, home, **environment)
         self.proxy = proxy
-        self.is_frozen = False
 
     @property
     def is_alive(self) -> bool:
@@ -182,12 +120,10 @@ class Replica(CrashingService):
     def freeze(self) -> None:
         """Stop the process where it is."""
         os.kill(self.pid, signal.SIGSTOP)
-        self.is_frozen = True
 
     def thaw(self) -> None:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
-        self.is_frozen = False
 
     async def terminate(self) -> int:
         """Ask it to stop, wait until it has, and return the exit code."""
@@ -196,7 +132,6 @@ class Replica(CrashingService):
 
     async def kill(self) -> None:
         """End it at once, as a crash does."""
-        self.is_frozen = False
         os.kill(self.pid, signal.SIGKILL)
         assert await self.ended() == KILLED
 

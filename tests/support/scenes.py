@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +26,7 @@ from app.services.explain_service import ExplainOptions, ExplainService
 from app.services.job_service import NewJob
 from tests.support.builders import make_definition, make_delivery, make_policy
 from tests.support.clocked_pipeline import ClockedPipeline
+from tests.support.homes import Home
 from tests.support.pipeline import OK, Pipeline, ScriptedRunner, open_pipeline
 from tests.support.schedules import crontab_of
 from tests.support.service import eventually
@@ -108,7 +108,7 @@ class Scene:
         """Open the database with a service that does nothing by itself."""
         self._idling = await self._idle.enter_async_context(
             open_pipeline(
-                self.service.folder, runner=self.service.runner, clock=self.clock, start=False
+                self.service.home, runner=self.service.runner, clock=self.clock, start=False
             )
         )
 
@@ -160,11 +160,11 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def open_scene(
-    folder: Path, *outcomes: Outcome, at: datetime = MORNING, **settings: object
+    home: Home, *outcomes: Outcome, at: datetime = MORNING, **settings: object
 ) -> AsyncIterator[Scene]:
     """Start the service at a time, with a target that answers as told."""
     with VirtualClock(at) as clock:
-        service = ClockedPipeline(folder, clock, ScriptedRunner(*outcomes), **settings)
+        service = ClockedPipeline(home, clock, ScriptedRunner(*outcomes), **settings)
         scene = Scene(service)
         try:
             await service.start()
@@ -229,7 +229,9 @@ async def fill_the_queue(scene: Scene) -> None:
     scene.service.runner.gate.clear()
     policy = make_policy(overlap=OverlapPolicy.QUEUE_ALL)
     await scene.store(policy=policy, delivery=make_delivery(timeout=DAY))
-    await asyncio.gather(*(scene.trigger() for _ in range(1001)))
+    await scene.trigger()
+    await eventually(lambda: scene.service.runner.attempts)
+    await asyncio.gather(*(scene.trigger() for _ in range(1000)))
     await scene.service.quiet()
     await scene.pass_time(timedelta(minutes=1))
 

@@ -16,14 +16,15 @@ import httpx
 
 from app.core.config import Settings
 from app.main import create_app, open_service
+from tests.support.homes import Home
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 20.0
 
 
-def settings_for(folder: Path, **changes: Any) -> Settings:
-    """Make settings that keep everything below ``folder`` and depend on nothing else."""
-    values: dict[str, Any] = {"database_url": f"sqlite:///{folder / 'jobs.db'}", **changes}
+def settings_for(home: Home, **changes: Any) -> Settings:
+    """Make settings that keep everything at ``home`` and depend on nothing else."""
+    values: dict[str, Any] = {"database_url": home.url, **changes}
     return Settings(**values)
 
 
@@ -61,12 +62,13 @@ def free_port() -> int:
 
 
 class Service:
-    """``myscheduler serve`` in a process of its own, on a data folder that outlives it."""
+    """``myscheduler serve`` in a process of its own, at a home that outlives it."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.folder = folder
+    def __init__(self, home: Home, **environment: str) -> None:
+        self.home = home
+        self.folder = home.folder
         self.port = free_port()
-        self.log_path = folder / "service.log"
+        self.log_path = self.folder / "service.log"
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
@@ -91,7 +93,7 @@ class Service:
         """Start the process and wait until it is ready."""
         environment = {
             "PATH": os.environ["PATH"],
-            "DATABASE_URL": f"sqlite:///{self.folder / 'data' / 'jobs.db'}",
+            "DATABASE_URL": self.home.url,
             "PORT": str(self.port),
             "MYSCHEDULER_LOG_FORMAT": "json",
             **self._environment,

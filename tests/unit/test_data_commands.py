@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import sqlite3
 import sys
 from pathlib import Path
 from unittest import mock
@@ -15,8 +14,9 @@ import structlog
 from app.__main__ import main
 from app.db.migrate import migrate
 from app.db.session import DatabaseOptions
+from tests.support.databases import DatabaseKind
 
-DATA = Path("data/jobs.db")
+ABOUT_THE_FILE = pytest.mark.only_on(DatabaseKind.SQLITE, because="a server keeps its own files")
 CHECKS = ["integrity", "foreign_keys", "revision", "schema", "leases", "jobs"]
 
 
@@ -43,12 +43,14 @@ def command(monkeypatch, capsys):
 
 
 @pytest.fixture
-def database():
+def database(environ, home):
     """Make an empty database where the commands look for it."""
-    asyncio.run(migrate(DatabaseOptions(url=f"sqlite:///{DATA}")))
-    return DATA
+    environ["DATABASE_URL"] = home.url
+    asyncio.run(migrate(DatabaseOptions(url=home.url)))
+    return home
 
 
+@ABOUT_THE_FILE
 @pytest.mark.usefixtures("database")
 def test_backup_says_what_it_made(command, tmp_path):
     """The new file, its size and what it holds are one line; the file is there."""
@@ -61,6 +63,7 @@ def test_backup_says_what_it_made(command, tmp_path):
     assert Path("copy.db").read_bytes()[:15] == b"SQLite format 3"
 
 
+@ABOUT_THE_FILE
 @pytest.mark.usefixtures("database")
 def test_backup_overwrites_nothing(command):
     """A name that is taken is refused in a sentence, with code 1."""
@@ -102,12 +105,13 @@ def test_check_prints_a_line_for_each(command):
 
 def test_check_tells_what_is_wrong(command, database):
     """What is wrong is told with what to do, for people and for programs, and is code 1."""
-    with sqlite3.connect(database) as connection:
-        connection.execute("DROP TRIGGER attempts_are_final")
-    connection.close()
+    on_table = " ON attempts" if database.kind is DatabaseKind.POSTGRES else ""
+    database.rows(f"DROP TRIGGER attempts_are_final{on_table}")
     code, out, _ = command("check")
     assert code == 1
-    assert re.search(r"^schema +WRONG +.*trigger attempts_are_final differs", out, re.MULTILINE)
+    assert re.search(
+        r"^schema +WRONG +.*trigger attempts_are_final (differs|is missing)", out, re.MULTILINE
+    )
     code, out, _ = command("check", "--json")
     found = json.loads(out)
     assert code == 1
@@ -115,10 +119,11 @@ def test_check_tells_what_is_wrong(command, database):
     assert [one["name"] for one in found if not one["well"]] == ["schema"]
 
 
+@ABOUT_THE_FILE
 def test_check_of_what_is_no_database(command, database):
     """A file that is no database fails every check in words, without log lines or a traceback."""
-    database.write_text("no database " * 1000)
+    database.file.write_text("no database " * 1000)
     code, out, err = command("check")
     assert (code, err) == (1, "")
     assert out.count("file is not a database") == len(CHECKS)
-    assert database.read_text() == "no database " * 1000
+    assert database.file.read_text() == "no database " * 1000

@@ -1,6 +1,5 @@
 """One owner of a data directory."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -34,6 +33,19 @@ def test_a_second_owner_is_refused_and_told_who_is_first(tmp_path: Path):
     lock.release()
     assert done.stdout.startswith("StorageInUseError Another MyScheduler process uses")
     assert f"process {os.getpid()} on {process_name().split(':')[0]}, since 20" in done.stdout
+
+
+def test_two_owners_in_one_process_are_two(tmp_path: Path):
+    """The lock belongs to an open file: a second one of the same process is refused as well."""
+    first, second = DataLock(tmp_path / "jobs.db"), DataLock(tmp_path / "jobs.db")
+    first.acquire(clock=SystemClock())
+    with pytest.raises(StorageInUseError, match=f"process {os.getpid()} on "):
+        second.acquire(clock=SystemClock())
+    second.release()
+    assert second.holder() is not None
+    first.release()
+    second.acquire(clock=SystemClock())
+    second.release()
 
 
 def test_a_lock_that_was_left_behind_is_taken(tmp_path: Path):
@@ -75,16 +87,26 @@ def test_the_holder_is_told_to_whoever_asks(tmp_path: Path):
 
 
 def test_a_look_at_the_lock_keeps_no_start_from_it(tmp_path: Path):
-    """A start that meets a look at the lock waits for the moment it takes."""
+    """A start among any number of looks at the lock is never refused: they take nothing."""
     database = tmp_path / "jobs.db"
-    looking = database.with_name("jobs.db.lock").open("a")
-    fcntl.flock(looking, fcntl.LOCK_SH)
-    ended = threading.Timer(0.01, looking.close)
-    lock = DataLock(database)
-    ended.start()
-    lock.acquire(clock=SystemClock())
-    ended.join()
-    lock.release()
+    started = threading.Event()
+
+    def look() -> None:
+        while not started.is_set():
+            DataLock(database).holder()
+
+    looking = [threading.Thread(target=look) for _ in range(4)]
+    for thread in looking:
+        thread.start()
+    try:
+        for _ in range(300):
+            lock = DataLock(database)
+            lock.acquire(clock=SystemClock())
+            lock.release()
+    finally:
+        started.set()
+        for thread in looking:
+            thread.join()
 
 
 def test_an_owner_without_room_for_its_name_is_still_an_owner(tmp_path: Path):

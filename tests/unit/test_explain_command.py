@@ -28,9 +28,9 @@ def environ(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def stored(environ, tmp_path, capsys):
+def stored(environ, home, capsys):
     """A database with one job that runs at half past two."""
-    settings = settings_for(tmp_path)
+    settings = settings_for(home)
 
     async def store() -> None:
         async with open_api(settings) as http:

@@ -1,7 +1,11 @@
 """Readiness is computed from facts."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from app.domain.clock import SystemClock
 from app.domain.errors import StorageUnavailableError
@@ -9,6 +13,7 @@ from app.domain.ids import JobId
 from app.engine.audit_walk import Audit
 from app.engine.auditor import Proof
 from app.engine.reconciliation import DuplicateKind, Finding, Tally
+from app.repositories.leadership_repository import Leadership
 from app.services.health_service import Check, HealthOptions, HealthService, Pulse
 
 WELL = Pulse(running=True, ticks=True, alone=True, seconds_since_pass=0.5, lag=timedelta(0))
@@ -17,9 +22,23 @@ WELL = Pulse(running=True, ticks=True, alone=True, seconds_since_pass=0.5, lag=t
 class FakeUnitOfWork:
     """Takes writes, refuses them, or never answers."""
 
-    def __init__(self, *, refuse: bool = False, hang: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        refuse: bool = False,
+        hang: bool = False,
+        hang_read: bool = False,
+        leadership: Leadership | None = None,
+    ) -> None:
         self._refuse = refuse
         self._hang = hang
+        self._hang_read = hang_read
+        self._leadership = leadership
+
+    async def read(self, _unit):
+        if self._hang_read:
+            await asyncio.Event().wait()
+        return self._leadership
 
     async def write(self, _unit):
         if self._refuse:
@@ -37,19 +56,19 @@ class FakeAuditor:
 
 
 async def check_all(
-    pulse: Pulse = WELL, auditor: FakeAuditor | None = None, **database: bool
+    pulse: Pulse = WELL, auditor: FakeAuditor | None = None, **database: Any
 ) -> list[Check]:
     service = HealthService(
         unit_of_work=FakeUnitOfWork(**database),  # type: ignore[arg-type]  # a fake
         clock=SystemClock(),
         pulse=lambda: pulse,
-        options=HealthOptions(write_within=timedelta(seconds=0.05)),
+        options=HealthOptions(answer_within=timedelta(seconds=0.05)),
         auditor=auditor or FakeAuditor(),
     )
     return await service.check()
 
 
-async def failing(pulse: Pulse = WELL, **database: bool) -> dict[str, str]:
+async def failing(pulse: Pulse = WELL, **database: Any) -> dict[str, str]:
     checks = await check_all(pulse, None, **database)
     return {check.name: check.detail for check in checks if not check.healthy}
 
@@ -146,3 +165,53 @@ async def test_before_the_first_proof_nothing_fails():
     off = await ledger_check(FakeAuditor(watching=False))
     assert off.healthy
     assert "MYSCHEDULER_VERIFY_EVERY_SECONDS is 0" in off.detail
+
+
+STANDING_BY = replace(WELL, ticks=False, alone=False, seconds_since_pass=None)
+LEADING = replace(WELL, alone=False)
+SINCE = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def led_by_other(*, beat_ago: timedelta) -> Leadership:
+    return Leadership(term=7, holder="web-1:8", since=SINCE, beat=SystemClock().now() - beat_ago)
+
+
+async def told(pulse: Pulse, **database: Any) -> dict[str, tuple[bool, str]]:
+    checks = await check_all(pulse, None, **database)
+    return {check.name: (check.healthy, check.detail) for check in checks}
+
+
+async def test_the_leader_is_named():
+    """Every replica tells who leads, since when and in which term; a follower how it is, too."""
+    leadership = led_by_other(beat_ago=timedelta(0))
+    named = (True, "web-1:8 leads since 2026-06-01T00:00:00+00:00, in term 7")
+    following = await told(STANDING_BY, leadership=leadership)
+    assert following["leader"] == named
+    assert "last heard 0 s ago" in following["scheduler"][1]
+    assert (await told(LEADING, leadership=leadership))["leader"] == named
+    assert "leader" not in await told(WELL, leadership=leadership)
+
+
+async def test_a_leader_that_is_silent_is_told_and_no_failure_of_a_follower():
+    """After thirty seconds without a sign of life both checks fail; a follower stays ready."""
+    leadership = led_by_other(beat_ago=timedelta(seconds=31))
+    checks = await check_all(STANDING_BY, None, leadership=leadership)
+    unwell = [check for check in checks if not check.healthy]
+    assert {check.name for check in unwell} == {"scheduler", "leader"}
+    assert not any(check.required for check in unwell)
+
+
+@pytest.mark.parametrize("database", [{"refuse": True}, {"hang_read": True}])
+async def test_without_the_database_the_leader_is_unknown(database: dict[str, bool]):
+    """A follower that cannot ask says so, in bounded time."""
+    checks = await told(STANDING_BY, **database)
+    assert checks["scheduler"] == (
+        False, "standing by: without the database the replica that leads cannot be heard of",
+    )  # fmt: skip
+
+
+async def test_before_the_first_leader_nobody_is_named():
+    """On a new database a follower tells that no replica has led yet."""
+    checks = await told(STANDING_BY)
+    assert checks["scheduler"] == (False, "standing by: no replica has led yet")
+    assert "leader" not in checks

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from unittest import mock
 import pytest
 
 from app.__main__ import main
+from tests.support.homes import Home
 from tests.support.service import open_api, settings_for
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +38,10 @@ def command(monkeypatch, capsys):
     return run
 
 
-def fill(folder: Path) -> str:
+def fill(home: Home) -> str:
     """Make a database of three jobs, one of them unreadable; return its URL."""
     nightly = {"schedule_type": "crontab", "crontab": "30 2 * * *", "target_url": "http://h.test/"}
-    settings = settings_for(folder)
+    settings = settings_for(home)
 
     async def store() -> None:
         async with open_api(settings) as http:
@@ -50,9 +50,7 @@ def fill(folder: Path) -> str:
                 assert (await http.post("/api/v1/jobs", json=job)).status_code == 200
 
     asyncio.run(store())
-    with sqlite3.connect(folder / "jobs.db") as connection:
-        connection.execute("UPDATE jobs SET schedule = '{}' WHERE id = 'c'")
-    connection.close()
+    home.rows("UPDATE jobs SET schedule = '{}' WHERE id = 'c'")
     return settings.database_url
 
 
@@ -133,9 +131,9 @@ def test_next_refuses_in_a_sentence(command, arguments, words):
     assert len(err.splitlines()) == 1
 
 
-def test_a_report_lists_every_job(command, environ, tmp_path, capsys):
+def test_a_report_lists_every_job(command, environ, home, capsys):
     """Affected, unaffected and unreadable jobs are listed, each as what it is."""
-    environ["DATABASE_URL"] = fill(tmp_path)
+    environ["DATABASE_URL"] = fill(home)
     capsys.readouterr()
     code, out, _ = command("dst-report", "--year", "2026")
     rows = out.splitlines()
@@ -149,9 +147,9 @@ def test_a_report_lists_every_job(command, environ, tmp_path, capsys):
     assert "unreadable" in rows[4]
 
 
-def test_a_report_as_json(command, environ, tmp_path, capsys):
+def test_a_report_as_json(command, environ, home, capsys):
     """--json gives everything, for programs."""
-    environ["DATABASE_URL"] = fill(tmp_path)
+    environ["DATABASE_URL"] = fill(home)
     capsys.readouterr()
     code, out, _ = command("dst-report", "--year", "2027", "--json")
     by_id = {job["job_id"]: job for job in json.loads(out)}
@@ -162,12 +160,12 @@ def test_a_report_as_json(command, environ, tmp_path, capsys):
     assert by_id["c"]["problem"]
 
 
-def test_a_report_while_the_service_runs(environ, tmp_path):
+def test_a_report_while_the_service_runs(environ, home):
     """The report reads beside a service that has the database open, and changes nothing."""
-    environ["DATABASE_URL"] = url = fill(tmp_path)
+    environ["DATABASE_URL"] = url = fill(home)
 
     async def report_beside() -> subprocess.CompletedProcess[str]:
-        async with open_api(settings_for(tmp_path)):
+        async with open_api(settings_for(home)):
             return await asyncio.to_thread(
                 subprocess.run,
                 [sys.executable, "-m", "app", "dst-report", "--json"],

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import sqlite3
 import sys
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
@@ -15,17 +13,14 @@ import sqlalchemy as sa
 import structlog
 
 from app.__main__ import main
-from app.core.config import Settings
 from app.db.migrate import migrate
-from app.db.session import DatabaseOptions, open_sqlite_reader, open_sqlite_writer
-from app.db.unit_of_work import SqliteWriter, UnitOfWork
+from app.db.session import DatabaseOptions
 from app.domain.clock import to_us
-from app.engine.auditor import AuditRequest
-from app.main import verify
 from app.models.tables import jobs
 from app.repositories import execution_repository, job_repository
 from tests.conformance.builders import NOW, NOW_US, make_job, make_unrun
-from tests.support.databases import DatabaseKind, open_databases
+from tests.support.databases import open_unit_of_work
+from tests.support.homes import Home
 
 DATA = Path("data/jobs.db")
 MINUTE = timedelta(minutes=1)
@@ -53,12 +48,11 @@ def command(monkeypatch, capsys):
     return run
 
 
-async def fill(path: Path, instants: int) -> None:
+async def fill(home: Home, instants: int) -> None:
     """Store a job of every minute with a row for each of its instants."""
-    await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
-    unit_of_work = UnitOfWork(
-        reader=open_sqlite_reader(path, readers=1), writer=SqliteWriter(open_sqlite_writer(path))
-    )
+    options = DatabaseOptions(url=home.url)
+    await migrate(options)
+    unit_of_work = open_unit_of_work(options)
     job = make_job()
     rows = [make_unrun(60 * number) for number in range(1, instants + 1)]
     await unit_of_work.write(
@@ -79,10 +73,11 @@ async def fill(path: Path, instants: int) -> None:
 
 
 @pytest.fixture
-def database():
+def database(environ, home):
     """Make a ledger of ten instants where the command looks for it."""
-    asyncio.run(fill(DATA.absolute(), 10))
-    with closing(sqlite3.connect(DATA)) as opened:
+    environ["DATABASE_URL"] = home.url
+    asyncio.run(fill(home, 10))
+    with home.open_sql() as opened:
         yield opened
 
 
@@ -96,9 +91,8 @@ def test_a_whole_ledger_is_proven(command):
 
 def test_what_is_missing_is_listed(command, database):
     """Missing instants and rows too many are lines, and the exit code is 1."""
-    database.execute("UPDATE jobs SET next_run_us = NULL, state = 'finished'")
-    database.execute("DELETE FROM executions WHERE seq = 4")
-    database.commit()
+    database.rows("UPDATE jobs SET next_run_us = NULL, state = 'finished'")
+    database.rows("DELETE FROM executions WHERE seq = 4")
     code, out, _ = command("verify")
     assert code == 1
     assert "9 of 10 due instants are accounted for" in out
@@ -109,9 +103,8 @@ def test_what_is_missing_is_listed(command, database):
 
 def test_json_has_all_of_it(command, database):
     """With --json the answer is the API's, for programs."""
-    database.execute("UPDATE jobs SET cursor_us = cursor_us + 30000000, pruned_us = 5")
-    database.execute("DELETE FROM executions WHERE seq IN (1, 2, 9)")
-    database.commit()
+    database.rows("UPDATE jobs SET cursor_us = cursor_us + 30000000, pruned_us = 5")
+    database.rows("DELETE FROM executions WHERE seq IN (1, 2, 9)")
     code, out, _ = command("verify", "--json")
     answer = json.loads(out)
     assert code == 1
@@ -122,8 +115,7 @@ def test_json_has_all_of_it(command, database):
 
 def test_a_span_and_a_job_may_be_named(command, database):
     """Only what is asked for is looked at; without an offset times are local."""
-    database.execute("DELETE FROM executions WHERE seq IN (1, 10)")
-    database.commit()
+    database.rows("DELETE FROM executions WHERE seq IN (1, 10)")
     span = ("--from", "2026-11-21T16:02", "--to", "2026-11-21 16:10:00+09:00")
     code, out, _ = command("verify", *span, "--job", "job")
     assert (code, out[:8]) == (0, "8 of 8 d")
@@ -133,20 +125,18 @@ def test_a_span_and_a_job_may_be_named(command, database):
 
 def test_what_else_must_be_known_is_said(command, database):
     """Revisions that cannot be recomputed, and what retention removed, are told."""
-    database.execute("UPDATE jobs SET pruned_us = 5")
-    database.execute("UPDATE job_revisions SET schedule = '{}'")
-    database.commit()
+    database.rows("UPDATE jobs SET pruned_us = 5")
+    database.rows("UPDATE job_revisions SET schedule = '{}'")
     _, out, _ = command("verify")
     assert "1 revisions cannot be recomputed, the first of job job" in out
     assert "Retention has removed rows up to 1970-01-01T09:00:00.000005+09:00" in out
 
 
-def test_many_findings_are_cut(command):
+def test_many_findings_are_cut(command, environ, home):
     """When there are more findings than are listed, that is said."""
-    asyncio.run(fill(DATA.absolute(), 400))
-    with closing(sqlite3.connect(DATA)) as opened:
-        opened.execute("DELETE FROM executions WHERE seq % 2 = 0")
-        opened.commit()
+    environ["DATABASE_URL"] = home.url
+    asyncio.run(fill(home, 400))
+    home.rows("DELETE FROM executions WHERE seq % 2 = 0")
     code, out, _ = command("verify")
     assert code == 1
     assert "200 of 400" in out
@@ -174,18 +164,3 @@ def test_without_a_database_nothing_is_made(command):
     assert (code, out) == (1, "")
     assert "There is no database where DATABASE_URL points" in err
     assert not DATA.exists()
-
-
-def test_a_postgresql_ledger_is_proven():
-    """The command reads a PostgreSQL database like a file."""
-    with open_databases() as databases:
-
-        async def make() -> str:
-            async with databases.migrated(DatabaseKind.POSTGRES) as url:
-                return await asyncio.to_thread(prove, url)
-
-        def prove(url: str) -> str:
-            audit = verify(Settings(database_url=url), AuditRequest())
-            return f"{audit.jobs} {audit.complete}"
-
-        assert asyncio.run(make()) == "0 True"

@@ -4,10 +4,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from app.api.deps import Services, ServicesDep
+from app.api.deps import Services, ServicesDep, services_of
 from app.api.errors import problems
 from app.api.paging import link_next, refusing_query
-from app.api.v1.jobs import JobIdPath
+from app.api.short_way import json_answer, read_plain_page, take_short_way
+from app.api.strict_json import StrictJsonRequest
+from app.api.v1 import PREFIX
+from app.api.v1.jobs import JobIdPath, plain_job_id
 from app.domain.ids import ExecutionId
 from app.schemas.execution_answer import (
     CancelAnswer,
@@ -25,57 +28,62 @@ from app.schemas.history_request import (
     write_position,
 )
 
-router = APIRouter(tags=["executions"])
+router = APIRouter(prefix=PREFIX, tags=["executions"])
 
 ExecutionIdPath = Annotated[str, Path(max_length=64, examples=["exe_k7o2hd3p5qj4vxw6zmbn2t4a"])]
 
 
-@router.get("/executions", responses=problems(404, 422), summary="Executions")
+@router.get(
+    "/executions",
+    response_model=ExecutionPage,
+    responses=problems(404, 422),
+    summary="Executions",
+)
 async def list_executions(
-    asked: Annotated[ExecutionsRequest, Query()],
-    services: ServicesDep,
-    request: Request,
-    response: Response,
-) -> ExecutionPage:
+    asked: Annotated[ExecutionsRequest, Query()], services: ServicesDep, request: Request
+) -> Response:
     """Read the executions of all jobs or of one, newest first, by any filters.
 
     With `from` or `to` and no job, newest is latest due. A page examines 20,000 executions at most:
     it may hold fewer than `limit`, even none, and still have a `next_cursor`.
     """
     fields = await _page(asked, asked.job_id, services)
-    link_next(request, response, fields["next_cursor"])
-    return ExecutionPage(**fields)
+    return _answer(ExecutionPage(**fields), request)
 
 
-@router.get("/jobs/executions/recent", responses=problems(422), summary="Recent executions")
+@router.get(
+    "/jobs/executions/recent",
+    response_model=ExecutionPage,
+    responses=problems(422),
+    summary="Recent executions",
+)
 async def recent_executions(
-    asked: Annotated[RecentRequest, Query()],
-    services: ServicesDep,
-    request: Request,
-    response: Response,
-) -> ExecutionPage:
+    asked: Annotated[RecentRequest, Query()], services: ServicesDep, request: Request
+) -> Response:
     """Read the newest executions of all jobs, by any filters; pages as in `GET /executions`."""
     fields = await _page(asked, None, services)
-    link_next(request, response, fields["next_cursor"])
-    return ExecutionPage(**fields)
+    return _answer(ExecutionPage(**fields), request)
 
 
-@router.get("/jobs/{job_id}/executions", responses=problems(404, 422), summary="A job's executions")
+@router.get(
+    "/jobs/{job_id}/executions",
+    response_model=JobExecutionPage,
+    responses=problems(404, 422),
+    summary="A job's executions",
+)
 async def job_executions(
     job_id: JobIdPath,
     asked: Annotated[HistoryRequest, Query()],
     services: ServicesDep,
     request: Request,
-    response: Response,
-) -> JobExecutionPage:
+) -> Response:
     """Read a job's executions, newest first, by any filters. A deleted job's stay readable.
 
     A page examines 20,000 executions at most: it may hold fewer than `limit`, even none, and still
     have a `next_cursor`.
     """
     fields = await _page(asked, job_id, services)
-    link_next(request, response, fields["next_cursor"])
-    return JobExecutionPage(job_id=job_id, **fields)
+    return _answer(JobExecutionPage(job_id=job_id, **fields), request)
 
 
 @router.get("/executions/{execution_id}", responses=problems(404, 422), summary="Read an execution")
@@ -102,6 +110,28 @@ async def cancel_execution(execution_id: ExecutionIdPath, services: ServicesDep)
     """
     cancelled = await services.cancellations.cancel(ExecutionId(execution_id))
     return to_cancelled(cancelled)
+
+
+async def _recent_plainly(request: StrictJsonRequest) -> Response | None:
+    asked = read_plain_page(request, RecentRequest)
+    return None if asked is None else await recent_executions(asked, services_of(request), request)
+
+
+async def _of_job_plainly(request: StrictJsonRequest) -> Response | None:
+    job_id, asked = plain_job_id(request), read_plain_page(request, HistoryRequest)
+    if job_id is None or asked is None:
+        return None
+    return await job_executions(job_id, asked, services_of(request), request)
+
+
+take_short_way(router, recent_executions, _recent_plainly)
+take_short_way(router, job_executions, _of_job_plainly)
+
+
+def _answer(page: ExecutionPage, request: Request) -> Response:
+    response = json_answer(page)
+    link_next(request, response, page.next_cursor)
+    return response
 
 
 async def _page(asked: HistoryRequest, job_id: str | None, services: Services) -> dict[str, Any]:

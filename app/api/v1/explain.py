@@ -6,12 +6,13 @@ from fastapi import APIRouter, Query
 
 from app.api.deps import ServicesDep
 from app.api.errors import problems
+from app.api.v1 import PREFIX
 from app.api.v1.jobs import JobIdPath
 from app.domain.ids import JobId
 from app.schemas.explain_answer import ExplainAnswer, to_explain
 from app.schemas.explain_request import AskedText, read_asked
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix=f"{PREFIX}/jobs", tags=["jobs"])
 
 
 @router.get("/{job_id}/explain", responses=problems(404, 422), summary="Explain a run, or its lack")

@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from app.api.deps import Services, ServicesDep
+from app.api.deps import Services, ServicesDep, services_of
 from app.api.errors import problems
-from app.api.idempotency import IdempotencyKey, request_key
+from app.api.idempotency import IdempotencyKey, has_plain_key, request_key
 from app.api.paging import link_next, refusing_query
-from app.api.strict_json import StrictJsonRoute
+from app.api.short_way import (
+    json_answer,
+    read_plain_body,
+    read_plain_page,
+    take_short_way,
+)
+from app.api.strict_json import StrictJsonRequest, StrictJsonRoute
+from app.api.v1 import PREFIX
 from app.domain.errors import JobNotFoundError
 from app.domain.ids import JobId
 from app.domain.job import Job, JobDefinition
@@ -34,11 +41,17 @@ from app.schemas.job_request import JobRequest
 from app.services.job_list_service import TOTAL_MAX
 from app.services.job_service import NewJob
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=StrictJsonRoute)
+router = APIRouter(
+    prefix=f"{PREFIX}/jobs",
+    tags=["jobs"],
+    route_class=StrictJsonRoute,
+    strict_content_type=False,
+)
 
 JobIdPath = Annotated[
     str, Path(description="The job's id.", examples=["daily-report"], max_length=255)
 ]
+_JOB_ID = TypeAdapter[str](JobIdPath)
 
 # A page of the list, when only a filter or a cursor is given.
 _PAGE_JOBS = 100
@@ -137,6 +150,43 @@ async def trigger_job(
     """Run a job once more, now. Its schedule and state stay as they are, paused ones included."""
     execution_id = await services.jobs.trigger(JobId(job_id), request_key=await request_key(http))
     return TriggerAnswer(job_id=job_id, status="triggered", execution_id=execution_id)
+
+
+def plain_job_id(request: Request) -> str | None:
+    """Read the id in a path that ``JobIdPath`` would let pass; None: it would not."""
+    try:
+        return _JOB_ID.validate_python(request.path_params["job_id"])
+    except ValidationError:
+        return None
+
+
+async def _create_plainly(http: StrictJsonRequest) -> Response | None:
+    if not has_plain_key(http) or (request := await read_plain_body(http, JobRequest)) is None:
+        return None
+    return json_answer(await create_job(request, services_of(http), http))
+
+
+async def _list_plainly(http: StrictJsonRequest) -> Response | None:
+    asked = read_plain_page(http, JobListRequest)
+    return None if asked is None else await list_jobs(asked, services_of(http), http)
+
+
+async def _read_plainly(http: StrictJsonRequest) -> Response | None:
+    job_id = plain_job_id(http)
+    return None if job_id is None else json_answer(await read_job(job_id, services_of(http)))
+
+
+async def _trigger_plainly(http: StrictJsonRequest) -> Response | None:
+    job_id = plain_job_id(http)
+    if job_id is None or not has_plain_key(http):
+        return None
+    return json_answer(await trigger_job(job_id, services_of(http), http))
+
+
+take_short_way(router, create_job, _create_plainly)
+take_short_way(router, read_job, _read_plainly)
+take_short_way(router, trigger_job, _trigger_plainly)
+take_short_way(router, list_jobs, _list_plainly)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Query
 from app.api.deps import ServicesDep
 from app.api.errors import problems
 from app.api.paging import refusing_query
+from app.api.v1 import PREFIX
 from app.schemas.ledger_answer import VerifyAnswer, to_verify_answer
 from app.schemas.ledger_request import VerifyRequest
 
-router = APIRouter(prefix="/ledger", tags=["ledger"])
+router = APIRouter(prefix=f"{PREFIX}/ledger", tags=["ledger"])
 
 
 @router.get("/verify", responses=problems(404, 422), summary="Prove the ledger")

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from app.api.errors import http_statuses, problems
+from app.api.v1 import PREFIX
 from app.domain.catalogue import error_entry, nearest_code, reason_entry
 from app.domain.errors import ReasonNotFoundError
 from app.domain.execution import Reason
@@ -16,7 +17,7 @@ from app.schemas.reason_answer import (
     to_reason,
 )
 
-router = APIRouter(prefix="/reasons", tags=["reasons"])
+router = APIRouter(prefix=f"{PREFIX}/reasons", tags=["reasons"])
 
 # The texts change with the version of the program only.
 _CACHE_CONTROL = "public, max-age=3600"

@@ -1,14 +1,14 @@
-"""All of version 1 below one prefix; the static path comes before the ones with a parameter."""
+"""All of version 1, what is called most first."""
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 
-from app.api.strict_json import NO_LIMIT
 from app.api.v1 import executions, explain, jobs, ledger, reasons, schedules
 
-router = APIRouter(prefix="/api/v1", max_body_size=NO_LIMIT)
-router.include_router(executions.router)
-router.include_router(jobs.router)
-router.include_router(schedules.router)
-router.include_router(explain.router)
-router.include_router(reasons.router)
-router.include_router(ledger.router)
+# Routes are tried one after the other, 1 µs each.
+_PARTS = (jobs, executions, schedules, explain, reasons, ledger)
+
+
+def install_v1(app: FastAPI) -> None:
+    """Serve version 1."""
+    for part in _PARTS:
+        app.router.routes.extend(part.router.routes)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from app.api.deps import ServicesDep
 from app.api.errors import problems
 from app.api.strict_json import StrictJsonRoute
+from app.api.v1 import PREFIX
 from app.api.v1.jobs import JobIdPath
 from app.domain.ids import JobId
 from app.schemas.job_mapping import remark_times, to_instant, to_schedule
@@ -20,7 +21,9 @@ from app.schemas.schedule_answer import (
 )
 from app.schemas.schedule_request import PreviewRequest, SimulationRequest
 
-router = APIRouter(tags=["schedules"], route_class=StrictJsonRoute)
+router = APIRouter(
+    prefix=PREFIX, tags=["schedules"], route_class=StrictJsonRoute, strict_content_type=False
+)
 
 Count = Annotated[int, Query(ge=1, le=1000, description="How many times to answer.")]
 

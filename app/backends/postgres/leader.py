@@ -8,7 +8,7 @@ that pools transactions a session's lock means nothing.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock
-from app.domain.errors import StorageInUseError
+from app.domain.errors import StorageInUseError, UnavailableError
 from app.repositories import leadership_repository
+from app.repositories.leadership_repository import Leadership
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,21 @@ class LeaderOptions:
             raise ValueError("silence_max must be longer than a ping's interval and patience")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenure:
+    """How this process and the lead have come together, since its start: what metrics are made of.
+
+    ``takeovers``: terms won after another process's; ``cut_offs``: silent holders whose connection
+    this one ended. ``leading_since`` is None while it does not lead.
+    """
+
+    terms_won: int = 0
+    terms_lost: int = 0
+    takeovers: int = 0
+    cut_offs: int = 0
+    leading_since: datetime | None = None
+
+
 class PostgresLeader:
     """Campaigns for the lead in ``run``; ``on_gain`` and ``on_loss`` begin and end the ticking.
 
@@ -82,6 +98,12 @@ class PostgresLeader:
         self._term = 0
         self._trusted_until = 0.0
         self._resigned = asyncio.Event()
+        self._tenure = Tenure()
+
+    @property
+    def tenure(self) -> Tenure:
+        """Tell how often the lead came and went."""
+        return self._tenure
 
     @property
     def owner(self) -> str:
@@ -119,9 +141,13 @@ class PostgresLeader:
         while not self._resigned.is_set():
             try:
                 async with self._engine.connect() as connection:
-                    if await self._acquire(connection):
-                        await self._lead(connection, on_gain, on_loss)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                    try:
+                        if await self._acquire(connection):
+                            await self._lead(connection, on_gain, on_loss)
+                    finally:
+                        # Ended at once, and the lock with it: the other end may not answer.
+                        await connection.invalidate()
+            except (SQLAlchemyError, OSError, UnavailableError) as error:
                 log.warning("leader.disconnected", why=type(error).__name__)
                 await self._rest()
 
@@ -145,6 +171,7 @@ class PostgresLeader:
         if silent is not None:
             log.warning("leader.cut_off", pid=silent, silent_seconds=seconds)
             await connection.scalar(_END, {"pid": silent})
+            self._tenure = replace(self._tenure, cut_offs=self._tenure.cut_offs + 1)
 
     async def _lead(
         self,
@@ -153,23 +180,36 @@ class PostgresLeader:
         on_loss: Callable[[], Awaitable[None]],
     ) -> None:
         await self._ping(connection)
-        self._term, last_beat = await self._unit_of_work.write(self._take)
-        log.info("leader.gained", term=self._term)
+        self._term, before = await self._unit_of_work.write(self._take)
+        self._count_gain(before)
         try:
-            await on_gain(last_beat)
+            await on_gain(None if before is None else before.beat)
             while not self._resigned.is_set():
                 await self._rest()
                 await self._ping(connection)
         finally:
             term, self._term = self._term, 0
+            lost = self._tenure.terms_lost + 1
+            self._tenure = replace(self._tenure, terms_lost=lost, leading_since=None)
             log.info("leader.lost", term=term, resigned=self._resigned.is_set())
             await on_loss()
 
-    def _take(self, connection: WriteConnection) -> tuple[int, datetime | None]:
-        last_beat = leadership_repository.last_beat(connection)
+    def _take(self, connection: WriteConnection) -> tuple[int, Leadership | None]:
+        before = leadership_repository.read_leadership(connection)
         now = self._clock.now()
         term = leadership_repository.take_leadership(connection, holder=self._owner, now=now)
-        return term, last_beat
+        return term, before
+
+    def _count_gain(self, before: Leadership | None) -> None:
+        holder = None if before is None else before.holder
+        taken_over = holder not in {None, self._owner}
+        self._tenure = replace(
+            self._tenure,
+            terms_won=self._tenure.terms_won + 1,
+            takeovers=self._tenure.takeovers + taken_over,
+            leading_since=self._clock.now(),
+        )
+        log.info("leader.gained", term=self._term, holder_before=holder)
 
     async def _ping(self, connection: AsyncConnection) -> None:
         """Prove that the lock is still ours; trust in it begins before the question."""

@@ -35,6 +35,9 @@ class WakeupKind(StrEnum):
     ALL = "all"
 
 
+_ANY = f"{WakeupKind.ALL} "
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WakeupOptions:
     """How wakeups are sent."""
@@ -56,7 +59,9 @@ class PostgresWakeups:
         options: WakeupOptions,
         on_wakeup: Callable[[WakeupKind, str], None],
     ) -> None:
-        self._address = make_url(url).set(drivername="postgresql")
+        address = make_url(url).set(drivername="postgresql+asyncpg")
+        # The dialect's reading of the address, so that ?ssl=require means here what it means there.
+        self._address = address.get_dialect()().create_connect_args(address)[1]
         self._options = options
         self._on_wakeup = on_wakeup
         self._waiting: dict[str, None] = {}
@@ -80,11 +85,13 @@ class PostgresWakeups:
 
     def send(self, kind: WakeupKind, key: str = "") -> None:
         """Tell the other replicas; returns at once, and is a hint only."""
-        if len(self._waiting) >= _WAITING_MAX:
-            self._waiting.clear()
-            kind, key = WakeupKind.ALL, ""
         self._waiting[f"{kind} {key}"] = None
+        self._bound()
         self._news.set()
+
+    def _bound(self) -> None:
+        if len(self._waiting) > _WAITING_MAX:
+            self._waiting = {_ANY: None}
 
     async def run(self) -> None:
         """Listen and send until cancelled, or until the connection is lost."""
@@ -92,12 +99,12 @@ class PostgresWakeups:
             await self._serve()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             log.warning("wakeups.disconnected", why=type(error).__name__)
-            self._news.set()
 
     async def _serve(self) -> None:
-        address = self._address.render_as_string(hide_password=False)
         connection = await asyncpg.connect(
-            address, timeout=10, command_timeout=self._options.ping_within.total_seconds()
+            **self._address,
+            timeout=10,
+            command_timeout=self._options.ping_within.total_seconds(),
         )
         try:
             await connection.add_listener(_CHANNEL, self._hear)
@@ -107,7 +114,8 @@ class PostgresWakeups:
                 await self._wait()
                 await self._flush(connection)
         finally:
-            await connection.close(timeout=1)
+            # Not closed politely: the other end may be gone, and there is nothing left to say.
+            connection.terminate()
 
     async def _wait(self) -> None:
         """Wait until there is something to send, or to ask whether the connection lives."""
@@ -124,7 +132,10 @@ class PostgresWakeups:
         try:
             await connection.execute(_SEND, _CHANNEL, list(payloads))
         except BaseException:
+            # They are sent over the next connection; if that is too many, one stands for all.
             self._waiting = {**payloads, **self._waiting}
+            self._bound()
+            self._news.set()
             raise
 
     def _hear(self, connection: Any, pid: int, _channel: str, payload: str) -> None:

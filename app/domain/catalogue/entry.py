@@ -61,6 +61,10 @@ class ReasonEntry(CatalogueEntry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorEntry(CatalogueEntry):
-    """The entry of an error code. ``answered`` is False for one that only stops a start."""
+    """The entry of an error code.
+
+    ``answered`` is False for one that answers no request: it stops a start, or code that uses
+    ``app.locks``.
+    """
 
     answered: bool = True

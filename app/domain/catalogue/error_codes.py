@@ -163,6 +163,24 @@ ERROR_CODES = {
             "`GET /api/v1/executions/{execution_id}` で確認できます。",
         ),
     ),
+    "too_many_waiting": ErrorEntry(
+        title=Text(en="Too many executions waiting", ja="待機中の execution が多すぎる"),
+        cause=Text(
+            en="The job was triggered faster than it runs: 1,000 of its executions wait already. "
+            "The target may be slow or hang.",
+            ja="実行が追いつかない速さでジョブが起動され、"
+            "待機中の execution がすでに 1,000 件あります。"
+            "呼び出し先が遅いか、応答していない可能性があります。",
+        ),
+        fix=Text(
+            en="Look at the job's executions and at its target. Trigger it again once some have "
+            "run, cancel those that are no longer wanted, or let the job run more at once with "
+            "`max_instances`.",
+            ja="ジョブの execution と呼び出し先を確認してください。"
+            "いくつか実行されてから再度起動するか、不要なものを取り消すか、"
+            "`max_instances` で同時実行数を増やしてください。",
+        ),
+    ),
     "idempotency_key_reused": ErrorEntry(
         title=Text(en="Idempotency key used before", ja="使用済みの冪等キー"),
         cause=Text(
@@ -249,10 +267,28 @@ ERROR_CODES = {
             "同じ文を表示し、終了コード 1 で終わります。",
         ),
         fix=Text(
-            en="Check the disk space and the rights to the data directory, and send the request "
-            "again after `Retry-After`.",
-            ja="ディスクの空きと、データディレクトリーの権限を確認し、`Retry-After` の秒数だけ"
-            "待ってもう一度送ってください。",
+            en="Check the disk space and the rights to the data directory, or that PostgreSQL runs "
+            "and can be reached, and send the request again after `Retry-After`.",
+            ja="ディスクの空きとデータディレクトリーの権限、または PostgreSQL が動いていて"
+            "接続できるかを確認し、`Retry-After` の秒数だけ待ってもう一度送ってください。",
+        ),
+    ),
+    "storage_unanswered": ErrorEntry(
+        title=Text(en="Change not confirmed", ja="変更の結果が不明"),
+        cause=Text(
+            en="The connection to PostgreSQL was lost in the moment between the order to store the "
+            "change and its confirmation. The change may be stored, or not.",
+            ja="変更の確定を PostgreSQL に指示した後、完了の応答を受け取る前に接続が切れました。"
+            "変更は保存されているかもしれず、されていないかもしれません。",
+        ),
+        fix=Text(
+            en="A request that had an `Idempotency-Key` is sent again with the same key after "
+            "`Retry-After`: nothing is done twice. Without one, look first at the job or the "
+            "execution. What was due is not affected: the service accounts for it by itself.",
+            ja="`Idempotency-Key` を付けたリクエストは、`Retry-After` の秒数だけ待って同じキーで"
+            "もう一度送ってください。二重に実行されることはありません。付けていなければ、まずジョブや"
+            " execution を確認してください。予定された実行には影響しません。サービスが自分で"
+            "帳尻を合わせます。",
         ),
     ),
     "shutting_down": ErrorEntry(
@@ -292,6 +328,36 @@ ERROR_CODES = {
         fix=Text(
             en="Stop the process that the sentence names, or set another `DATABASE_URL`.",
             ja="表示されたプロセスを止めるか、別の `DATABASE_URL` を指定してください。",
+        ),
+    ),
+    "lock_taken": ErrorEntry(
+        answered=False,
+        title=Text(en="Lock held elsewhere", ja="ロックを取得できない"),
+        cause=Text(
+            en="Code that uses `single_instance` did not start, because another holder has the "
+            "lock. The sentence says who.",
+            ja="別の保持者がロックを持っているため、`single_instance` で守られた処理を始めません"
+            "でした。保持者はエラー文に出ます。",
+        ),
+        fix=Text(
+            en="Let it end, or give `wait` so that the second one waits for its turn.",
+            ja="先の処理が終わるのを待つか、`wait` を指定して順番を待たせてください。",
+        ),
+    ),
+    "lock_lost": ErrorEntry(
+        answered=False,
+        title=Text(en="Lock lost", ja="ロックを失った"),
+        cause=Text(
+            en="The connection to the database ended while the lock of `single_instance` was held. "
+            "Another process may hold it by now.",
+            ja="`single_instance` のロックを持っている間に、データベースとの接続が切れました。"
+            "すでに別のプロセスがロックを持っているかもしれません。",
+        ),
+        fix=Text(
+            en="See what the interrupted code has done, and run it again. Before a step that must "
+            "not happen twice, let it call `check()`.",
+            ja="中断された処理がどこまで進んだかを確認し、もう一度実行してください。二度行ってはならない"
+            "手順の直前では `check()` を呼んでください。",
         ),
     ),
 }

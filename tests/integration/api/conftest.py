@@ -1,4 +1,4 @@
-"""One service per module, in this process, and a client that knows how to ask for jobs."""
+"""One service per module and database, in this process, and a client that asks it for jobs."""
 
 import itertools
 import json
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import pytest
 import pytest_asyncio
 
+from tests.support.homes import Home
 from tests.support.service import eventually, open_api, settings_for
 
 JOBS = "/api/v1/jobs"
@@ -93,7 +93,7 @@ class Client:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """Serve one module's tests."""
-    async with open_api(settings_for(tmp_path_factory.mktemp("service"))) as http:
+async def api(module_home: Home) -> AsyncIterator[Client]:
+    """Serve one module's tests on one kind of database."""
+    async with open_api(settings_for(module_home)) as http:
         yield Client(http)

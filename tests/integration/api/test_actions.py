@@ -3,6 +3,8 @@
 import pytest
 import pytest_asyncio
 
+from app.domain.catalogue import reason_entry
+from app.domain.execution import Reason
 from tests.support.raw_server import RawServer, hang, reply
 from tests.support.service import eventually
 
@@ -232,4 +234,4 @@ async def test_counting_only_what_started(api):
         await api.http.delete(f"/api/v1/jobs/{job_id}")
     assert (execution["reason"], execution["attempts"]) == ("overlap", 0)
     assert execution["started_at"] is None
-    assert execution["error_message"]
+    assert execution["error_message"] == reason_entry(Reason.OVERLAP).cause.en

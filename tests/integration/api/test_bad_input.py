@@ -295,6 +295,13 @@ async def test_hostile_paths(api, path, action):
     assert set(answer.json()) == {"type", "title", "status", "detail", "code"}
 
 
+@pytest.mark.parametrize("path", ["/executions", "/ledger/verify"])
+async def test_hostile_queries(api, path):
+    """NUL in a query names nothing, and is no fault of the database."""
+    answer = await api.http.get(f"/api/v1{path}?job_id=%00")
+    assert answer.status_code == 404
+
+
 async def test_many_problems_are_summed_up(api):
     """The title names the first three problems and counts the rest; the list holds all."""
     document = {"timeout_sec": -1, "max_retries": -1, "method": "x", "name": 1}

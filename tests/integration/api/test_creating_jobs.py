@@ -91,6 +91,14 @@ async def test_simultaneous_creations(api):
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 9
 
 
+async def test_simultaneous_replacements(api):
+    """Ten that create or replace one id at the same time are all answered 200; one job is left."""
+    wish = {"job_id": "shared", "replace_existing": True}
+    answers = await asyncio.gather(*(api.create(name=f"n{n}", **wish) for n in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await api.info("shared"))["name"] in {f"n{n}" for n in range(10)}
+
+
 @pytest.mark.parametrize("method", ["get", "Post", "PUT", "patch", "DELETE", "head", "options"])
 async def test_methods(api, method):
     """Any case of a method is accepted and shown in capitals."""

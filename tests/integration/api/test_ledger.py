@@ -1,14 +1,12 @@
 """The proof of the ledger through the API, over the real engine."""
 
-import sqlite3
 import time
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.api.conftest import Client
+from tests.support.homes import Home
 from tests.support.service import eventually, open_api, settings_for
 
 VERIFY = "/api/v1/ledger/verify"
@@ -53,9 +51,9 @@ async def stay_paused(seconds: float) -> None:
     await eventually(lambda: time.monotonic() - began > seconds)
 
 
-async def test_a_job_s_whole_life_is_accounted_for(tmp_path: Path):
+async def test_a_job_s_whole_life_is_accounted_for(home: Home):
     """Run, paused, edited, resumed, deleted, created anew: every instant has its one row."""
-    async with open_api(settings_for(tmp_path)) as http:
+    async with open_api(settings_for(home)) as http:
         client = Client(http)
         await live_a_life(client, "job")
         answer = await verify(client)
@@ -64,16 +62,15 @@ async def test_a_job_s_whole_life_is_accounted_for(tmp_path: Path):
     assert (answer["unaccounted"], answer["duplicates"]) == ([], [])
     assert (answer["jobs"], answer["complete"], answer["next_after"]) == (1, True, None)
     assert answer["revisions"] >= 6
-    with closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
-        (instants,) = database.execute("SELECT sum(instant_count) FROM executions").fetchone()
-        (removed,) = database.execute(
+    with home.open_sql() as database:
+        ((instants,),) = database.rows("SELECT sum(instant_count) FROM executions")
+        ((removed,),) = database.rows(
             "SELECT id FROM executions WHERE instant_count = 1 ORDER BY seq LIMIT 1"
-        ).fetchone()
+        )
         assert answer["expected"] == instants
-        database.execute("DELETE FROM attempts WHERE execution_id = ?", (removed,))
-        database.execute("DELETE FROM executions WHERE id = ?", (removed,))
-        database.commit()
-    async with open_api(settings_for(tmp_path)) as http:
+        database.rows("DELETE FROM attempts WHERE execution_id = ?", removed)
+        database.rows("DELETE FROM executions WHERE id = ?", removed)
+    async with open_api(settings_for(home)) as http:
         answer = await verify(Client(http))
     assert (answer["proven"], answer["unaccounted_count"]) == (False, 1)
     (missing,) = answer["unaccounted"]
@@ -81,11 +78,16 @@ async def test_a_job_s_whole_life_is_accounted_for(tmp_path: Path):
     assert missing["scheduled_for"].endswith("+09:00")
 
 
-async def test_the_background_proof_is_in_the_readiness(tmp_path: Path):
+async def test_the_background_proof_is_in_the_readiness(home: Home):
     """The readiness tells the latest proof; one that fails leaves the service ready."""
-    async with open_api(settings_for(tmp_path, verify_every_seconds=0)) as http:
-        checks = (await http.get("/health/ready")).json()["checks"]
-    found = {check["name"]: check for check in checks}
+    async with open_api(settings_for(home, verify_every_seconds=0)) as http:
+
+        async def leads() -> dict[str, Any] | None:
+            checks = (await http.get("/health/ready")).json()["checks"]
+            found = {check["name"]: check for check in checks}
+            return found if "ledger" in found else None
+
+        found = await eventually(leads)
     assert found["ledger"]["required"] is False
     assert found["database"]["required"] is True
 

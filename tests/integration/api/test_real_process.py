@@ -1,10 +1,10 @@
 """The wire as uvicorn serves it: what an in-process client cannot see."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
+from tests.support.homes import Home
 from tests.support.service import Service
 
 CREATION = b"POST /api/v1/jobs HTTP/1.1\r\nHost: service\r\nContent-Type: application/json\r\n"
@@ -21,9 +21,9 @@ async def exchange(service: Service, request: bytes) -> bytes:
     return answer
 
 
-async def test_bytes_on_a_socket(tmp_path: Path):
+async def test_bytes_on_a_socket(home: Home):
     """Oversized, chunked and hostile requests are answered and leave the service well."""
-    async with Service(tmp_path) as service:
+    async with Service(home) as service:
         large = await exchange(
             service, CREATION + b"Connection: close\r\nContent-Length: 10000000\r\n\r\n{"
         )
@@ -49,9 +49,9 @@ async def test_bytes_on_a_socket(tmp_path: Path):
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
-async def test_nothing_depends_on_the_hosts_zone(tmp_path: Path, zone: str):
+async def test_nothing_depends_on_the_hosts_zone(home: Home, zone: str):
     """TZ alone decides what a time without an offset means and how it is shown."""
-    async with Service(tmp_path, TZ=zone) as service:
+    async with Service(home, TZ=zone) as service:
         health = (await service.client.get("/health")).json()
         created = await service.client.post(
             "/api/v1/jobs",

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.schemas.job_request import CronFields, IntervalParts, JobRequest
+from tests.support.homes import Home
 from tests.support.service import open_api, settings_for
 
 # Hypothesis drives the loop itself, one request per example, so that the service lives on.
@@ -82,10 +83,10 @@ NEARLY_VALID = st.builds(
 
 
 @pytest.fixture(scope="module")
-def loop_and_api(tmp_path_factory: pytest.TempPathFactory):
+def loop_and_api(module_home: Home):
     """Serve on a loop that the examples borrow."""
     with asyncio.Runner() as runner:
-        service = open_api(settings_for(tmp_path_factory.mktemp("service")))
+        service = open_api(settings_for(module_home))
         client = runner.run(service.__aenter__())
         yield runner, client
         runner.run(service.__aexit__(None, None, None))

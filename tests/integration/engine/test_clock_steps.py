@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -20,6 +19,7 @@ from app.domain.schedule import Schedule
 from app.services.job_service import NewJob
 from tests.support.builders import make_definition, make_delivery, make_policy
 from tests.support.clocked_pipeline import ClockedPipeline
+from tests.support.homes import Home
 from tests.support.pipeline import OK, ScriptedRunner
 from tests.support.schedules import crontab_of, date_of, interval_of
 from tests.support.service import eventually
@@ -110,11 +110,11 @@ class UndoingWriter:
 
 
 @contextlib.asynccontextmanager
-async def steps_of(folder: Path, *outcomes: Outcome, **settings: object) -> AsyncIterator[Steps]:
+async def steps_of(home: Home, *outcomes: Outcome, **settings: object) -> AsyncIterator[Steps]:
     """Start a service at ``START``; stop it at the end."""
     runner = ScriptedRunner(*outcomes)
     with VirtualClock(START) as clock:
-        service = ClockedPipeline(folder, clock, runner, **settings)
+        service = ClockedPipeline(home, clock, runner, **settings)
         await service.start()
         try:
             yield Steps(service)
@@ -123,9 +123,9 @@ async def steps_of(folder: Path, *outcomes: Outcome, **settings: object) -> Asyn
             await service.close()
 
 
-async def test_an_interval_goes_on_with_the_rest_of_its_period(tmp_path: Path):
+async def test_an_interval_goes_on_with_the_rest_of_its_period(home: Home):
     """After a step back an interval job runs when its period is over, then at every period."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(EVERY_MINUTE)
         await steps.advance(MINUTE)
         await steps.advance(20 * SECOND)
@@ -138,9 +138,9 @@ async def test_an_interval_goes_on_with_the_rest_of_its_period(tmp_path: Path):
     assert ran == [first, first + MINUTE - HOUR, first + 2 * MINUTE - HOUR]
 
 
-async def test_an_interval_in_a_new_epoch_keeps_one_row_per_instant(tmp_path: Path):
+async def test_an_interval_in_a_new_epoch_keeps_one_row_per_instant(home: Home):
     """Set back by a multiple of its period, a job runs at the same instants under new ids."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(EVERY_MINUTE)
         await steps.advance(MINUTE)
         await steps.set_by(-MINUTE)
@@ -150,9 +150,9 @@ async def test_an_interval_in_a_new_epoch_keeps_one_row_per_instant(tmp_path: Pa
     assert len({execution.id for execution in history}) == 2
 
 
-async def test_a_cron_rule_repeats_nothing(tmp_path: Path):
+async def test_a_cron_rule_repeats_nothing(home: Home):
     """After a step back the instants that ran are not run again, and the first new one is."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(ON_THE_MINUTE)
         await steps.advance(MINUTE)
         await steps.advance(MINUTE)
@@ -165,9 +165,9 @@ async def test_a_cron_rule_repeats_nothing(tmp_path: Path):
         assert await steps.ran() == [*before, before[-1] + MINUTE]
 
 
-async def test_a_cron_rule_runs_what_comes_again_without_a_row(tmp_path: Path):
+async def test_a_cron_rule_runs_what_comes_again_without_a_row(home: Home):
     """An instant before the job was made, which the clock reaches again, is run."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(crontab_of("30 20 * * *"))
         assert await steps.next_time() == datetime(2027, 6, 2, 11, 30, tzinfo=UTC)
         await steps.set_by(-HOUR)
@@ -176,9 +176,9 @@ async def test_a_cron_rule_runs_what_comes_again_without_a_row(tmp_path: Path):
         assert await steps.next_time() == datetime(2027, 6, 2, 11, 30, tzinfo=UTC)
 
 
-async def test_a_one_off_runs_once_at_its_time(tmp_path: Path):
+async def test_a_one_off_runs_once_at_its_time(home: Home):
     """A date to come waits for the clock to show it; one that was run is not run again."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(date_of(START + MINUTE), "done")
         await steps.put(date_of(START + 10 * MINUTE), "to come")
         await steps.advance(5 * MINUTE)
@@ -192,10 +192,10 @@ async def test_a_one_off_runs_once_at_its_time(tmp_path: Path):
         assert done.state is JobState.FINISHED
 
 
-async def test_a_retry_waits_no_longer_than_it_would_have(tmp_path: Path):
+async def test_a_retry_waits_no_longer_than_it_would_have(home: Home):
     """A waiting retry moves back with the clock."""
     retry = RetryPolicy(max_retries=1, first_wait=30 * SECOND, wait_max=30 * SECOND)
-    async with steps_of(tmp_path, FAILED, OK) as steps:
+    async with steps_of(home, FAILED, OK) as steps:
         await steps.put(date_of(START), delivery=make_delivery(retry=retry))
         (execution,) = await steps.history()
         assert execution.next_attempt_at == START + 30 * SECOND
@@ -210,9 +210,9 @@ async def test_a_retry_waits_no_longer_than_it_would_have(tmp_path: Path):
     assert (execution.status, execution.attempts) == (ExecutionStatus.COMPLETED, 2)
 
 
-async def test_a_jittered_start_moves_back_too(tmp_path: Path):
+async def test_a_jittered_start_moves_back_too(home: Home):
     """What was queued for a moment to come starts as long after the step as before it."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(date_of(START + SECOND, jitter=10 * MINUTE))
         await steps.advance(SECOND)
         (execution,) = await steps.history()
@@ -224,9 +224,9 @@ async def test_a_jittered_start_moves_back_too(tmp_path: Path):
     assert execution.status is ExecutionStatus.COMPLETED
 
 
-async def test_a_paused_job_resumes_within_its_period(tmp_path: Path):
+async def test_a_paused_job_resumes_within_its_period(home: Home):
     """A job that was paused before the step goes on after it as any other."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(EVERY_MINUTE)
         await steps.advance(30 * MINUTE)
         await steps.service.current.jobs.pause(JobId("job"), actor="test")
@@ -238,9 +238,9 @@ async def test_a_paused_job_resumes_within_its_period(tmp_path: Path):
 
 
 @pytest.mark.parametrize("back", [SECOND, 5 * SECOND])
-async def test_a_small_step_is_waited_out(tmp_path: Path, back: timedelta):
+async def test_a_small_step_is_waited_out(home: Home, back: timedelta):
     """A step back within the tolerance begins no epoch, repeats nothing and is no event."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(interval_of(SECOND))
         for _ in range(6):
             await steps.advance(SECOND)
@@ -254,9 +254,9 @@ async def test_a_small_step_is_waited_out(tmp_path: Path, back: timedelta):
         assert [kind for kind, _, _ in steps.events()] == ["started"]
 
 
-async def test_steps_are_events_of_the_service(tmp_path: Path):
+async def test_steps_are_events_of_the_service(home: Home):
     """Each step is kept with the time the clock showed after it, and would have shown."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.advance(SECOND)
         await steps.set_by(-HOUR)
         await steps.advance(SECOND)
@@ -271,9 +271,9 @@ async def test_steps_are_events_of_the_service(tmp_path: Path):
     ]
 
 
-async def test_a_step_back_while_the_service_is_down(tmp_path: Path):
+async def test_a_step_back_while_the_service_is_down(home: Home):
     """The last sign of life tells of it at the next start, and jobs go on from there."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(EVERY_MINUTE)
         await steps.put(ON_THE_MINUTE, "cron")
         await steps.advance(MINUTE)
@@ -293,9 +293,9 @@ async def test_a_step_back_while_the_service_is_down(tmp_path: Path):
     ]
 
 
-async def test_a_step_back_after_a_crash(tmp_path: Path):
+async def test_a_step_back_after_a_crash(home: Home):
     """A crash is dated by the last sign of life, at most ten seconds old."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(EVERY_MINUTE)
         for _ in range(7):
             await steps.advance(10 * SECOND)
@@ -311,14 +311,12 @@ async def test_a_step_back_after_a_crash(tmp_path: Path):
     ("catch_up", "runs", "covered"),
     [(CatchUp.LATEST, 1, 59), (CatchUp.NONE, 0, 60), (CatchUp.ALL, 3, 57)],
 )
-async def test_a_step_forward_is_no_storm(
-    tmp_path: Path, catch_up: CatchUp, runs: int, covered: int
-):
+async def test_a_step_forward_is_no_storm(home: Home, catch_up: CatchUp, runs: int, covered: int):
     """What a step forward makes late follows the catch-up policy, and nothing is left out."""
     policy = make_policy(
         catch_up=catch_up, catch_up_max_runs=3, misfire_grace=timedelta(0), max_instances=3
     )
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(EVERY_MINUTE, policy=policy)
         await steps.set_by(HOUR + SECOND)
         await steps.advance(SECOND)
@@ -331,9 +329,9 @@ async def test_a_step_forward_is_no_storm(
     assert sum(execution.instant_count for execution in history) == 60
 
 
-async def test_a_step_that_the_database_did_not_take_is_mended_later(tmp_path: Path):
+async def test_a_step_that_the_database_did_not_take_is_mended_later(home: Home):
     """While writes are refused a step stays unmended, and it is mended once they are not."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(EVERY_MINUTE)
         await steps.advance(10 * MINUTE)
         writer = steps.service.current.writer
@@ -352,9 +350,49 @@ async def test_a_step_that_the_database_did_not_take_is_mended_later(tmp_path: P
     ]
 
 
-async def test_every_job_is_set_right(tmp_path: Path):
+@pytest.mark.parametrize("refused", [1, 2, 3])
+async def test_a_step_half_mended_moves_nothing_twice(home: Home, refused: int):
+    """Whichever write of a mending the database refuses, a retry waits as long as was asked."""
+    retry = RetryPolicy(max_retries=1, first_wait=2 * HOUR, wait_max=2 * HOUR)
+    async with steps_of(home, FAILED, OK) as steps:
+        await steps.put(date_of(START), delivery=make_delivery(retry=retry))
+        service = steps.service.current
+        await eventually(lambda: _is_retrying(steps))
+        service.unit_of_work._writer = RefusingWriter(service.writer, at=refused)
+        steps.clock.step(-HOUR)
+        while not await steps.service.compare_clocks():
+            steps.clock.advance(SECOND)
+        service.unit_of_work._writer = service.writer
+        (execution,) = await steps.history()
+        kinds = [kind for kind, _, _ in steps.events()[1:]]
+    assert execution.next_attempt_at == START - HOUR + 2 * HOUR
+    assert kinds == ["clock_set_back"]
+
+
+async def _is_retrying(steps: Steps) -> bool:
+    return [row.status for row in await steps.history()] == [ExecutionStatus.RETRYING]
+
+
+class RefusingWriter:
+    """A writer that refuses one write, counted from 1."""
+
+    def __init__(self, writer: Writer, *, at: int) -> None:
+        self._writer = writer
+        self._left = at
+
+    async def write(self, unit: Callable[[WriteConnection], T]) -> T:
+        self._left -= 1
+        if not self._left:
+            raise StorageUnavailableError("The database did not take the change")
+        return await self._writer.write(unit)
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+
+async def test_every_job_is_set_right(home: Home):
     """More jobs than one transaction takes all go on after a step back."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         for number in range(201):
             definition = make_definition(schedule=EVERY_MINUTE)
             job_id = JobId(f"job-{number}")
@@ -369,9 +407,9 @@ async def test_every_job_is_set_right(tmp_path: Path):
     assert found == [(1, to_us(START + MINUTE - HOUR), 201)]
 
 
-async def test_late_starts_after_an_outage_are_spread(tmp_path: Path):
+async def test_late_starts_after_an_outage_are_spread(home: Home):
     """Of twenty jobs due during an outage one starts at once, the others one after another."""
-    async with steps_of(tmp_path, late_starts_per_second=10) as steps:
+    async with steps_of(home, late_starts_per_second=10) as steps:
         for number in range(20):
             await steps.put(date_of(START + MINUTE), f"job-{number}")
         await steps.service.stop()
@@ -390,9 +428,9 @@ async def test_late_starts_after_an_outage_are_spread(tmp_path: Path):
         assert len(steps.service.runner.attempts) == 20
 
 
-async def test_places_of_late_starts_are_not_used_up_by_refused_commits(tmp_path: Path):
+async def test_places_of_late_starts_are_not_used_up_by_refused_commits(home: Home):
     """However often the database undoes a tick, its first late run starts at once afterwards."""
-    async with steps_of(tmp_path, late_starts_per_second=10) as steps:
+    async with steps_of(home, late_starts_per_second=10) as steps:
         for number in range(20):
             await steps.put(date_of(START + MINUTE), f"job-{number}")
         writer = steps.service.current.writer
@@ -410,9 +448,9 @@ async def test_places_of_late_starts_are_not_used_up_by_refused_commits(tmp_path
     [date_of(START + MINUTE), date_of(START + 30 * MINUTE), ON_THE_MINUTE],
     ids=["a one-off that ran", "a one-off to come", "a cron rule"],
 )
-async def test_a_new_schedule_begins_at_once(tmp_path: Path, before: Schedule):
+async def test_a_new_schedule_begins_at_once(home: Home, before: Schedule):
     """A job replaced after a step back by an interval runs when the first period is over."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         await steps.put(before)
         await steps.advance(10 * MINUTE)
         await steps.set_by(-HOUR)
@@ -420,9 +458,9 @@ async def test_a_new_schedule_begins_at_once(tmp_path: Path, before: Schedule):
         assert await steps.next_time() == steps.clock.now() + MINUTE
 
 
-async def test_what_runs_counts_for_overlap_after_a_step_back(tmp_path: Path):
+async def test_what_runs_counts_for_overlap_after_a_step_back(home: Home):
     """An instant that comes while the job's run from before the step goes on is skipped."""
-    async with steps_of(tmp_path) as steps:
+    async with steps_of(home) as steps:
         steps.service.runner.gate.clear()
         await steps.put(EVERY_MINUTE)
         await steps.advance(MINUTE)
@@ -433,10 +471,10 @@ async def test_what_runs_counts_for_overlap_after_a_step_back(tmp_path: Path):
     assert (following.status, following.reason) == (ExecutionStatus.SKIPPED, Reason.OVERLAP)
 
 
-async def test_a_retry_of_what_was_under_way_waits_as_asked(tmp_path: Path):
+async def test_a_retry_of_what_was_under_way_waits_as_asked(home: Home):
     """An attempt during which the clock is set back is tried again after the wait it asks for."""
     retry = RetryPolicy(max_retries=1, first_wait=30 * SECOND, wait_max=30 * SECOND)
-    async with steps_of(tmp_path, FAILED, OK) as steps:
+    async with steps_of(home, FAILED, OK) as steps:
         steps.service.runner.gate.clear()
         await steps.put(date_of(START), delivery=make_delivery(retry=retry))
         await steps.set_by(-HOUR)
@@ -446,10 +484,10 @@ async def test_a_retry_of_what_was_under_way_waits_as_asked(tmp_path: Path):
         assert execution.next_attempt_at == steps.clock.now() + 30 * SECOND
 
 
-async def test_a_retry_that_could_not_be_recorded_waits_as_asked(tmp_path: Path):
+async def test_a_retry_that_could_not_be_recorded_waits_as_asked(home: Home):
     """An outcome that the database takes only after a step back is tried again after its wait."""
     retry = RetryPolicy(max_retries=1, first_wait=30 * SECOND, wait_max=30 * SECOND)
-    async with steps_of(tmp_path, FAILED, OK) as steps:
+    async with steps_of(home, FAILED, OK) as steps:
         runner, writer = steps.service.runner, steps.service.current.writer
         runner.gate.clear()
         await steps.put(date_of(START), delivery=make_delivery(retry=retry))

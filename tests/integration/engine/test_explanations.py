@@ -1,7 +1,6 @@
 """Every verdict that an explanation can come to, over a database that the real engine wrote."""
 
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +9,13 @@ from app.domain.execution import ExecutionStatus, Reason
 from app.domain.ids import JobId
 from app.domain.policies import CatchUp, OverlapPolicy
 from app.domain.schedule import DateRule, DstFold, DstGap, Schedule
+from app.engine.auditor import Auditor, AuditorOptions, AuditRequest
 from app.engine.explanation import Verdict
 from app.services.explain_service import ExplainOptions
 from app.services.job_service import NewJob
 from tests.support import scenes
 from tests.support.builders import make_definition, make_delivery, make_policy
+from tests.support.homes import Home
 from tests.support.pipeline import OK
 from tests.support.scenes import (
     AUTUMN,
@@ -51,10 +52,10 @@ def told(answer, *parts: str) -> None:
 
 
 @pytest.mark.parametrize(("reason", "status"), SCENES)
-async def test_a_reason_is_explained(tmp_path: Path, reason, status):
+async def test_a_reason_is_explained(home: Home, reason, status):
     """For each reason that the engine gives, the answer says it in words, with cause and fix."""
     plot = SCENES[reason, status]
-    async with open_scene(tmp_path, *plot.outcomes, at=plot.at) as scene:
+    async with open_scene(home, *plot.outcomes, at=plot.at) as scene:
         await plot.play(scene)
         row = await scene.row(reason, status)
         answer = await scene.explain(row.scheduled_for.isoformat())
@@ -67,9 +68,9 @@ async def test_a_reason_is_explained(tmp_path: Path, reason, status):
     told(answer)
 
 
-async def test_a_run_on_time(tmp_path: Path):
+async def test_a_run_on_time(home: Home):
     """A run that completed is told with its status, its lateness and the rule in force."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.run_once(scene)
         answer = await scene.explain(NINE)
     facts = answer["facts"]
@@ -86,9 +87,9 @@ async def test_a_run_on_time(tmp_path: Path):
     }
 
 
-async def test_a_late_run(tmp_path: Path):
+async def test_a_late_run(home: Home):
     """A run that started later than planned says by how much."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         await scene.pass_time(MINUTE + 20 * SECOND)
         answer = await scene.explain(NINE)
@@ -96,9 +97,9 @@ async def test_a_late_run(tmp_path: Path):
     told(answer, "It ran late", "20 seconds later", "at 09:00:20")
 
 
-async def test_a_run_that_was_caught_up(tmp_path: Path):
+async def test_a_run_that_was_caught_up(home: Home):
     """A run made up for after a downtime says from when to when the service was down."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.sleep_over(scene)
         answer = await scene.explain("2026-06-03T09:00")
     assert answer["verdict"] == "ran"
@@ -110,18 +111,18 @@ async def test_a_run_that_was_caught_up(tmp_path: Path):
     told(answer, "It was caught up", "while the service was not running from 1 June 2026, 08:59")
 
 
-async def test_a_retried_run_says_how_many_attempts(tmp_path: Path):
+async def test_a_retried_run_says_how_many_attempts(home: Home):
     """A run that completed at its second attempt says so."""
-    async with open_scene(tmp_path, scenes.REFUSED, OK) as scene:
+    async with open_scene(home, scenes.REFUSED, OK) as scene:
         await scenes.use_up_retries(scene)
         answer = await scene.explain(NINE)
     assert answer["verdict"] == "ran"
     told(answer, "after 2 attempts")
 
 
-async def test_an_overlap_names_what_was_in_the_way(tmp_path: Path):
+async def test_an_overlap_names_what_was_in_the_way(home: Home):
     """A run skipped for overlap names the execution that was not over then."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.overlap(scene)
         first = (await scene.rows())[0]
         scene.service.runner.gate.set()
@@ -131,18 +132,18 @@ async def test_an_overlap_names_what_was_in_the_way(tmp_path: Path):
     told(answer, first.id, "overlap_policy skip")
 
 
-async def test_a_run_cut_short_names_the_next_one(tmp_path: Path):
+async def test_a_run_cut_short_names_the_next_one(home: Home):
     """A run that made way names the run it made way for."""
-    async with open_scene(tmp_path, scenes.REFUSED, OK) as scene:
+    async with open_scene(home, scenes.REFUSED, OK) as scene:
         await scenes.make_way(scene)
         second = (await scene.rows())[1]
         answer = await scene.explain(NINE)
     assert (answer["verdict"], answer["facts"]["overlap_execution_id"]) == ("cancelled", second.id)
 
 
-async def test_a_coalesced_run_names_what_stands_for_it(tmp_path: Path):
+async def test_a_coalesced_run_names_what_stands_for_it(home: Home):
     """A run merged into a newer one names that one, and the downtime that caused it."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.sleep_over(scene)
         newest = (await scene.row(None, ExecutionStatus.COMPLETED)).id
         answer = await scene.explain("2026-06-02T09:00")
@@ -151,9 +152,9 @@ async def test_a_coalesced_run_names_what_stands_for_it(tmp_path: Path):
     told(answer, newest)
 
 
-async def test_a_pause_says_who_and_when(tmp_path: Path):
+async def test_a_pause_says_who_and_when(home: Home):
     """An instant inside a pause says who paused, who resumed, and when; and of how many it is."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.pause_over(scene)
         answer = await scene.explain("2026-06-02T09:00")
     assert answer["facts"]["pause"] == {
@@ -171,9 +172,9 @@ async def test_a_pause_says_who_and_when(tmp_path: Path):
     told(answer, "by ann on 1 June 2026, 08:59")
 
 
-async def test_an_edit_within_a_pause_does_not_hide_who_paused(tmp_path: Path):
+async def test_an_edit_within_a_pause_does_not_hide_who_paused(home: Home):
     """A paused job that was edited still says who paused it."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         await scene.pause()
         await scene.pass_time(HOUR)
@@ -184,17 +185,17 @@ async def test_an_edit_within_a_pause_does_not_hide_who_paused(tmp_path: Path):
     assert answer["facts"]["revision"]["actor"] == "eve"
 
 
-async def test_a_time_within_a_stretch_that_the_rule_does_not_name(tmp_path: Path):
+async def test_a_time_within_a_stretch_that_the_rule_does_not_name(home: Home):
     """A stretch of rows does not answer for times between its instants."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.pause_over(scene)
         answer = await scene.explain("2026-06-02T10:00")
     assert (answer["verdict"], answer["facts"]["execution"]) == ("not_due", None)
 
 
-async def test_a_cancellation_by_pause_says_who(tmp_path: Path):
+async def test_a_cancellation_by_pause_says_who(home: Home):
     """A run cancelled by a pause says who paused, and when."""
-    async with open_scene(tmp_path, scenes.REFUSED) as scene:
+    async with open_scene(home, scenes.REFUSED) as scene:
         await scenes.pause_before_retry(scene)
         answer = await scene.explain(NINE)
     assert answer["facts"]["pause"]["paused_by"] == "ann"
@@ -202,18 +203,18 @@ async def test_a_cancellation_by_pause_says_who(tmp_path: Path):
     told(answer, "between two attempts")
 
 
-async def test_a_cancellation_by_deletion_says_who(tmp_path: Path):
+async def test_a_cancellation_by_deletion_says_who(home: Home):
     """A run cancelled by a deletion says who deleted, and when."""
-    async with open_scene(tmp_path, scenes.REFUSED) as scene:
+    async with open_scene(home, scenes.REFUSED) as scene:
         await scenes.delete_before_retry(scene)
         answer = await scene.explain(NINE)
     assert answer["facts"]["ended_by"]["actor"] == "bob"
     told(answer, "deleted by bob")
 
 
-async def test_a_step_of_the_clock_explains_lateness(tmp_path: Path):
+async def test_a_step_of_the_clock_explains_lateness(home: Home):
     """A run found too late because the machine's clock was set forward says so."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.jump_over(scene)
         answer = await scene.explain(NINE)
     assert answer["facts"]["downtime"]["kind"] == "clock_set_forward"
@@ -221,10 +222,10 @@ async def test_a_step_of_the_clock_explains_lateness(tmp_path: Path):
     told(answer, "59 minutes late", "misfire_grace_time (30 seconds)", "clock was set forward")
 
 
-async def test_a_missed_run_beyond_a_window_names_the_window(tmp_path: Path):
+async def test_a_missed_run_beyond_a_window_names_the_window(home: Home):
     """A run beyond the catch-up limits names them."""
     policy = make_policy(catch_up=CatchUp.ALL, catch_up_window=HOUR)
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store(policy=policy)
         await scene.restart_after(3 * DAY)
         answer = await scene.explain(NINE)
@@ -232,9 +233,9 @@ async def test_a_missed_run_beyond_a_window_names_the_window(tmp_path: Path):
     told(answer, "at most 100, none older than 1 hour")
 
 
-async def test_a_run_under_way(tmp_path: Path):
+async def test_a_run_under_way(home: Home):
     """A run that is not over says since when it runs."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         scene.service.runner.gate.clear()
         await scenes.run_once(scene)
         answer = await scene.explain(NINE)
@@ -242,9 +243,9 @@ async def test_a_run_under_way(tmp_path: Path):
     told(answer, "it started at 09:00:00")
 
 
-async def test_a_run_that_waits_for_its_job(tmp_path: Path):
+async def test_a_run_that_waits_for_its_job(home: Home):
     """A queued run names the run of the same job that has the slot."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         scene.service.runner.gate.clear()
         policy = make_policy(overlap=OverlapPolicy.QUEUE_ONE)
         await scene.store(scenes.HOURLY, policy=policy, delivery=make_delivery(timeout=DAY))
@@ -264,9 +265,9 @@ async def test_a_run_that_waits_for_its_job(tmp_path: Path):
         ({"concurrency": 1, "host_concurrency": 1}, "any_slot"),
     ],
 )
-async def test_a_run_that_waits_for_others(tmp_path: Path, limits, kind):
+async def test_a_run_that_waits_for_others(home: Home, limits, kind):
     """A queued run says whether its host's slots are taken, or all of them."""
-    async with open_scene(tmp_path, **limits) as scene:
+    async with open_scene(home, **limits) as scene:
         scene.options = ExplainOptions(**{"concurrency": 200, **limits})
         scene.service.runner.gate.clear()
         other = NewJob(id=JobId("hog"), definition=make_definition(), replace_existing=True)
@@ -282,9 +283,9 @@ async def test_a_run_that_waits_for_others(tmp_path: Path, limits, kind):
     told(answer, "fewer runs")
 
 
-async def test_a_run_whose_turn_it_is(tmp_path: Path):
+async def test_a_run_whose_turn_it_is(home: Home):
     """A queued run that nothing keeps back says that it starts at any moment."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         scene.pipeline.stations.dispatcher.hold()
         scene.clock.advance(MINUTE)
@@ -295,10 +296,10 @@ async def test_a_run_whose_turn_it_is(tmp_path: Path):
     told(answer, "at any moment")
 
 
-async def test_a_run_delayed_by_jitter(tmp_path: Path):
+async def test_a_run_delayed_by_jitter(home: Home):
     """Jitter is told before, while and after it delays a start."""
     schedule = crontab_of("0 9 * * *", jitter=HOUR)
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store(schedule)
         before = await scene.explain(NINE)
         await scene.pass_time(MINUTE)
@@ -316,9 +317,9 @@ async def test_a_run_delayed_by_jitter(tmp_path: Path):
     told(after, "It ran on time", "later by its jitter")
 
 
-async def test_a_run_to_come(tmp_path: Path):
+async def test_a_run_to_come(home: Home):
     """A future instant of an active job will run; it does not start before its time."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         answer = await scene.explain("2027-01-01T09:00:00+09:00")
     assert answer["verdict"] == "will_run"
@@ -326,9 +327,9 @@ async def test_a_run_to_come(tmp_path: Path):
     told(answer, "It will run on 1 January 2027, 09:00 (UTC+09:00)")
 
 
-async def test_a_run_that_is_due_by_now(tmp_path: Path):
+async def test_a_run_that_is_due_by_now(home: Home):
     """An instant that the scheduler has yet to take up is told as such, with its lateness."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         await scene.service.stop()
         await scene.open_idle()
@@ -371,9 +372,9 @@ async def test_a_run_that_is_due_by_now(tmp_path: Path):
         (interval_of(HOUR), "2026-06-02T10:00", []),
     ],
 )  # fmt: skip
-async def test_a_time_that_the_rule_does_not_name(tmp_path: Path, schedule, at, mismatches):
+async def test_a_time_that_the_rule_does_not_name(home: Home, schedule, at, mismatches):
     """What keeps a time from being due is told field by field, with the nearest instants."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store(schedule)
         answer = await scene.explain(at)
     assert answer["verdict"] == "not_due"
@@ -384,9 +385,9 @@ async def test_a_time_that_the_rule_does_not_name(tmp_path: Path, schedule, at, 
     told(answer)
 
 
-async def test_an_instant_is_found_within_its_second(tmp_path: Path):
+async def test_an_instant_is_found_within_its_second(home: Home):
     """An interval's instants have fractions; the second they lie in names them."""
-    async with open_scene(tmp_path, at=MORNING + SECOND / 4) as scene:
+    async with open_scene(home, at=MORNING + SECOND / 4) as scene:
         await scene.store(interval_of(MINUTE))
         await scene.pass_time(MINUTE)
         answer = await scene.explain("2026-06-01T09:00:00")
@@ -396,9 +397,9 @@ async def test_an_instant_is_found_within_its_second(tmp_path: Path):
     assert other["verdict"] == "not_due"
 
 
-async def test_an_instant_is_found_within_its_minute(tmp_path: Path):
+async def test_an_instant_is_found_within_its_minute(home: Home):
     """Asked for a minute, the answer is about the first instant within it."""
-    async with open_scene(tmp_path, at=MORNING + 20 * SECOND) as scene:
+    async with open_scene(home, at=MORNING + 20 * SECOND) as scene:
         await scene.store(interval_of(MINUTE))
         await scene.pass_time(MINUTE)
         answer = await scene.explain(NINE)
@@ -407,17 +408,17 @@ async def test_an_instant_is_found_within_its_minute(tmp_path: Path):
     assert answer["facts"]["due_at"] == "2026-06-01T09:00:20+09:00"
 
 
-async def test_without_a_time_the_present_is_meant(tmp_path: Path):
+async def test_without_a_time_the_present_is_meant(home: Home):
     """When nothing is asked for, the answer is about now."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.run_once(scene)
         answer = await scene.explain()
     assert (answer["at_utc"], answer["verdict"]) == ("2026-06-01T00:00:00+00:00", "ran")
 
 
-async def test_the_schedule_has_ended(tmp_path: Path):
+async def test_the_schedule_has_ended(home: Home):
     """After the last instant of a schedule nothing is due any more, and the last one is named."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store(Schedule(rule=DateRule(run_at=MORNING + MINUTE), timezone="Asia/Tokyo"))
         await scene.pass_time(HOUR)
         past = await scene.explain("2026-06-01T09:30")
@@ -433,9 +434,9 @@ async def test_the_schedule_has_ended(tmp_path: Path):
     assert [one["field"] for one in bounded["facts"]["mismatches"]] == ["end_at"]
 
 
-async def test_before_the_job_existed(tmp_path: Path):
+async def test_before_the_job_existed(home: Home):
     """A time before the creation says who created the job when, and its first time."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         answer = await scene.explain("2026-05-31T09:00")
     assert answer["verdict"] == "not_created"
@@ -444,18 +445,18 @@ async def test_before_the_job_existed(tmp_path: Path):
     told(answer, "created later by ann", "its first time is 1 June 2026, 09:00")
 
 
-async def test_a_moment_before_the_job_existed(tmp_path: Path):
+async def test_a_moment_before_the_job_existed(home: Home):
     """An instant of the minute in which the job was created, but before, was too early for it."""
-    async with open_scene(tmp_path, at=MORNING + MINUTE + 30 * SECOND) as scene:
+    async with open_scene(home, at=MORNING + MINUTE + 30 * SECOND) as scene:
         await scene.store()
         answer = await scene.explain(NINE)
         now = await scene.explain()
     assert (answer["verdict"], now["verdict"]) == ("not_created", "not_due")
 
 
-async def test_after_the_deletion(tmp_path: Path):
+async def test_after_the_deletion(home: Home):
     """A deleted job's past is known, and its future is not."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.run_once(scene)
         await scene.pass_time(HOUR)
         await scene.delete()
@@ -466,9 +467,9 @@ async def test_after_the_deletion(tmp_path: Path):
     told(after, "deleted by bob on 1 June 2026, 10:00")
 
 
-async def test_a_job_made_again_keeps_its_first_life(tmp_path: Path):
+async def test_a_job_made_again_keeps_its_first_life(home: Home):
     """A time of the first life is told by it, a time between both by the deletion."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.run_once(scene)
         await scene.pass_time(HOUR)
         await scene.delete()
@@ -481,9 +482,9 @@ async def test_a_job_made_again_keeps_its_first_life(tmp_path: Path):
     assert (second["verdict"], second["facts"]["previous_due"]) == ("will_run", None)
 
 
-async def test_an_edit_tells_rule_and_change(tmp_path: Path):
+async def test_an_edit_tells_rule_and_change(home: Home):
     """A time before an edit is judged by the rule of that time, and the edit is told."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         await scene.pass_time(MINUTE)
         await scene.pass_time(HOUR)
@@ -498,9 +499,9 @@ async def test_an_edit_tells_rule_and_change(tmp_path: Path):
     assert since["facts"]["schedule_changed"] is None
 
 
-async def test_a_paused_job(tmp_path: Path):
+async def test_a_paused_job(home: Home):
     """While a job is paused, past and coming instants say since when and by whom."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         await scene.pause()
         await scene.pass_time(HOUR)
@@ -514,9 +515,9 @@ async def test_a_paused_job(tmp_path: Path):
 @pytest.mark.parametrize(
     ("column", "old", "new"), [("schedule", '"Asia/Tokyo"', "5"), ("policy", "{", "[")]
 )
-async def test_a_broken_job(tmp_path: Path, column, old, new):
+async def test_a_broken_job(home: Home, column, old, new):
     """A job that cannot be read says so for what comes, and keeps its past."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.run_once(scene)
         await scene.service.stop()
         await scene.open_idle()
@@ -535,9 +536,9 @@ async def test_a_broken_job(tmp_path: Path, column, old, new):
     told(past)
 
 
-async def test_a_zone_that_is_not_known_any_more(tmp_path: Path):
+async def test_a_zone_that_is_not_known_any_more(home: Home):
     """Where the zone data lacks the job's zone, times are read and told in UTC."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.run_once(scene)
         await scene.service.stop()
         await scene.open_idle()
@@ -547,9 +548,9 @@ async def test_a_zone_that_is_not_known_any_more(tmp_path: Path):
     told(past, "(UTC+00:00)")
 
 
-async def test_history_that_is_not_kept(tmp_path: Path):
+async def test_history_that_is_not_kept(home: Home):
     """Where retention has removed rows, nothing is claimed about what became of an instant."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scenes.run_once(scene)
         await scene.alter("DELETE FROM executions")
         lost = await scene.explain(NINE)
@@ -563,10 +564,10 @@ async def test_history_that_is_not_kept(tmp_path: Path):
 @pytest.mark.parametrize(
     ("gap", "local"), [(DstGap.RUN_AFTER, "03:00"), (DstGap.SHIFT, "03:30"), (DstGap.SKIP, None)]
 )
-async def test_a_local_time_that_does_not_exist(tmp_path: Path, gap, local):
+async def test_a_local_time_that_does_not_exist(home: Home, gap, local):
     """A run meant for a missing time is found by that time, before and after it."""
     schedule = crontab_of("30 2 * * *", timezone="America/New_York", dst_gap=gap)
-    async with open_scene(tmp_path, at=SPRING) as scene:
+    async with open_scene(home, at=SPRING) as scene:
         await scene.store(schedule)
         before = await scene.explain("2026-03-08T02:30")
         await scene.pass_time(3 * HOUR)
@@ -586,9 +587,9 @@ async def test_a_local_time_that_does_not_exist(tmp_path: Path, gap, local):
         assert before["facts"]["due_at"] == f"2026-03-08T{local}:00-04:00"
 
 
-async def test_a_missing_time_of_a_rule_by_elapsed_time(tmp_path: Path):
+async def test_a_missing_time_of_a_rule_by_elapsed_time(home: Home):
     """A rule that follows elapsed time makes nothing up for a time that does not exist."""
-    async with open_scene(tmp_path, at=SPRING) as scene:
+    async with open_scene(home, at=SPRING) as scene:
         await scene.store(crontab_of("*/30 2 * * *", timezone="America/New_York"))
         answer = await scene.explain("2026-03-08T02:30")
     assert (answer["verdict"], answer["facts"]["dst"]["kind"]) == ("not_due", "gap")
@@ -603,10 +604,10 @@ async def test_a_missing_time_of_a_rule_by_elapsed_time(tmp_path: Path):
         (DstFold.BOTH, "will_run", "will_run"),
     ],
 )
-async def test_a_local_time_that_comes_twice(tmp_path: Path, fold, first, second):
+async def test_a_local_time_that_comes_twice(home: Home, fold, first, second):
     """Both passes of a doubled time are told apart, and without an offset the rule's is meant."""
     schedule = crontab_of("30 1 * * *", timezone="America/New_York", dst_fold=fold)
-    async with open_scene(tmp_path, at=AUTUMN) as scene:
+    async with open_scene(home, at=AUTUMN) as scene:
         await scene.store(schedule)
         early = await scene.explain("2026-11-01T01:30-04:00")
         late = await scene.explain("2026-11-01T01:30-05:00")
@@ -618,9 +619,31 @@ async def test_a_local_time_that_comes_twice(tmp_path: Path, fold, first, second
         told(answer, "the clock shows 1 November 2026, 01:30 twice")
 
 
-async def test_a_doubled_time_that_the_rule_does_not_name(tmp_path: Path):
+async def test_a_clock_change_after_the_last_instant_is_told(home: Home):
+    """A void time behind a schedule's last instant has no row; the proof misses none."""
+    ends = AUTUMN + 12 * HOUR
+    schedule = crontab_of("30 1 * * *", timezone="America/New_York", end_at=ends)
+    async with open_scene(home, at=AUTUMN) as scene:
+        await scene.store(schedule)
+        await scene.pass_time(DAY)
+        answer = await scene.explain("2026-11-01T01:30-05:00")
+        rows = await scene.rows()
+        await scene.store()
+        await scene.pass_time(DAY)
+        auditor = Auditor(
+            unit_of_work=scene.pipeline.unit_of_work,
+            clock=scene.clock,
+            options=AuditorOptions(every=timedelta(0)),
+        )
+        audit = await auditor.verify(AuditRequest())
+    assert answer["verdict"] == "clock_change"
+    assert [row.status for row in rows] == [ExecutionStatus.COMPLETED]
+    assert audit.tally.is_clean
+
+
+async def test_a_doubled_time_that_the_rule_does_not_name(home: Home):
     """A doubled time that is not due is told to be doubled all the same."""
-    async with open_scene(tmp_path, at=AUTUMN) as scene:
+    async with open_scene(home, at=AUTUMN) as scene:
         await scene.store(crontab_of("0 5 * * *", timezone="America/New_York"))
         answer = await scene.explain("2026-11-01T01:30")
     assert answer["verdict"] == "not_due"
@@ -629,9 +652,9 @@ async def test_a_doubled_time_that_the_rule_does_not_name(tmp_path: Path):
     }  # fmt: skip
 
 
-async def test_runs_beside_the_schedule_are_told(tmp_path: Path):
+async def test_runs_beside_the_schedule_are_told(home: Home):
     """A manual run about the time asked for is named, though it is not the schedule's."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store()
         await scene.trigger()
         await scene.service.quiet()
@@ -642,9 +665,9 @@ async def test_runs_beside_the_schedule_are_told(tmp_path: Path):
     told(answer, "one run was wanted within a minute of it, though not by the schedule")
 
 
-async def test_a_clock_set_back_shows_the_newer_row(tmp_path: Path):
+async def test_a_clock_set_back_shows_the_newer_row(home: Home):
     """An instant that came twice, the clock having been set back, is told by its last row."""
-    async with open_scene(tmp_path) as scene:
+    async with open_scene(home) as scene:
         await scene.store(interval_of(MINUTE))
         await scene.pass_time(MINUTE)
         await scene.pass_time(MINUTE)

@@ -1,10 +1,9 @@
 """Every reason that this version gives is reached: the real engine writes a row with it."""
 
-from pathlib import Path
-
 import pytest
 
 from app.domain.catalogue import all_reasons
+from tests.support.homes import Home
 from tests.support.scenes import SCENES, open_scene
 
 
@@ -18,9 +17,9 @@ def test_every_reason_in_use_has_its_scene() -> None:
 
 
 @pytest.mark.parametrize(("reason", "status"), SCENES)
-async def test_a_reason_is_reached(tmp_path: Path, reason, status):
+async def test_a_reason_is_reached(home: Home, reason, status):
     """The engine gives an execution this reason with this status."""
     plot = SCENES[reason, status]
-    async with open_scene(tmp_path, *plot.outcomes, at=plot.at) as scene:
+    async with open_scene(home, *plot.outcomes, at=plot.at) as scene:
         await plot.play(scene)
         await scene.row(reason, status)

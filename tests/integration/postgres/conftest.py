@@ -1,15 +1,8 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.databases import DatabaseKind, Databases, open_databases
-
-
-@pytest.fixture(scope="session")
-def databases() -> Iterator[Databases]:
-    """Make databases for this test process; the server ends with the session."""
-    with open_databases() as made:
-        yield made
+from tests.support.databases import DatabaseKind, Databases
 
 
 @pytest.fixture

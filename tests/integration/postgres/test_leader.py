@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.util import await_only
 
-from app.backends.postgres.leader import LOCK_KEY, LeaderOptions, PostgresLeader
+from app.backends.postgres.leader import LOCK_KEY, LeaderOptions, PostgresLeader, Tenure
 from app.db.session import open_postgres, open_postgres_direct, open_postgres_reader
 from app.db.unit_of_work import PostgresWriter, UnitOfWork, WriteConnection
 from app.domain.clock import SystemClock
@@ -109,6 +109,9 @@ async def test_one_of_two_leads(url: str):
         )  # fmt: skip
         assert len(held) == 1
         assert two.told == []
+        since = one.leader.tenure.leading_since
+        assert one.leader.tenure == Tenure(terms_won=1, leading_since=since)
+        assert two.leader.tenure == Tenure()
 
 
 async def test_the_lead_passes_on_by_resignation(url: str):
@@ -125,6 +128,9 @@ async def test_the_lead_passes_on_by_resignation(url: str):
         await two.tick()
         with pytest.raises(StorageInUseError):
             await one.tick()
+        assert one.leader.tenure == Tenure(terms_won=1, terms_lost=1)
+        since = two.leader.tenure.leading_since
+        assert two.leader.tenure == Tenure(terms_won=1, takeovers=1, leading_since=since)
 
 
 async def test_a_leader_whose_connection_ends_steps_down(url: str):
@@ -139,6 +145,7 @@ async def test_a_leader_whose_connection_ends_steps_down(url: str):
         )  # fmt: skip
         await eventually(lambda: _told(one, ["gained", "lost", "gained"]))
         await one.tick()
+        assert (one.leader.tenure.terms_won, one.leader.tenure.takeovers) == (2, 0)
 
 
 async def _told(of: Replica, expected: list[str]) -> bool:
@@ -168,6 +175,7 @@ async def test_a_silent_leader_is_cut_off(url: str):
         with pytest.raises(StorageInUseError, match="taken over"):
             await one.tick()
         await two.tick()
+        assert two.leader.tenure.cut_offs == 1
 
 
 @pytest.mark.slow

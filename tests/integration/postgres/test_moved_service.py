@@ -13,6 +13,7 @@ import pytest
 from app.domain.ids import JobId, execution_id_for
 from tests.e2e.world import Script, arrivals, create, reply_after, run_python
 from tests.support.databases import DatabaseKind, Databases
+from tests.support.homes import Home, sqlite_home
 from tests.support.raw_server import RawServer, reply
 from tests.support.service import Service, eventually
 
@@ -86,7 +87,7 @@ async def test_a_moved_service_goes_on(tmp_path: Path, target_url: str):
     script = Script({"/tick": (reply("ok"),), "/held": (reply_after(let_go), reply("ok"))})
     async with RawServer((script,)) as target:
         address = f"http://127.0.0.1:{target.port}"
-        async with Service(tmp_path) as before:
+        async with Service(sqlite_home(tmp_path)) as before:
             ticking = {"schedule_type": "interval", "interval": {"seconds": 1}}
             held = {"schedule_type": "cron", "cron": {"year": "2099"}, "timeout_sec": 5}
             await create(before.client, "ticking", f"{address}/tick", **ticking)
@@ -106,7 +107,8 @@ async def test_a_moved_service_goes_on(tmp_path: Path, target_url: str):
 
         folder = tmp_path / "moved"
         folder.mkdir()
-        async with Service(folder, DATABASE_URL=target_url) as after:
+        moved = Home(kind=DatabaseKind.POSTGRES, folder=folder, url=target_url)
+        async with Service(moved) as after:
             rows = await completed(after.client, len(history) + 2)
             assert {name: rows[name] for name in history} == history
             assert [found for found, wanted in await due_ids(target_url) if found != wanted] == []

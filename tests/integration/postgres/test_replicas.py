@@ -310,7 +310,6 @@ async def test_a_restart_of_the_database_is_survived(world: World):
     assert (proof["proven"], proof["unaccounted_count"], proof["duplicates_count"]) == (True, 0, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="statements on a stalled connection have no deadline")
 async def test_a_stalled_database_is_told_within_seconds(world: World):
     """A replica whose connections carry nothing any more answers 503, and readiness fails."""
     await world.whole()

@@ -5,19 +5,23 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import pytest
+
 from app.backends.postgres.wakeups import PostgresWakeups, WakeupKind, WakeupOptions
 from app.engine.tasks import Tasks
 from tests.support.service import eventually
+
+FAST = WakeupOptions(gather=timedelta(milliseconds=1))
 
 
 class Replica:
     """One listener, and what it heard."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: WakeupOptions = FAST) -> None:
         self.heard: list[tuple[WakeupKind, str]] = []
         self.wakeups = PostgresWakeups(
             url=url,
-            options=WakeupOptions(gather=timedelta(milliseconds=1)),
+            options=options,
             on_wakeup=lambda kind, key: self.heard.append((kind, key)),
         )
 
@@ -52,6 +56,13 @@ async def test_others_hear_and_the_sender_does_not(url: str):
         assert one.heard == [(WakeupKind.ALL, ""), (WakeupKind.CANCEL_RUN, "exe_1")]
 
 
+async def test_the_options_of_an_address_mean_what_they_mean_elsewhere(url: str):
+    """Where the address asks for TLS, or for none, replicas hear each other all the same."""
+    async with replicas(f"{url}&ssl=disable") as (one, two):
+        one.wakeups.send(WakeupKind.RUNS)
+        await two.hears((WakeupKind.RUNS, ""))
+
+
 async def test_a_lost_connection_is_opened_again(url: str):
     """After its connection ended a replica listens again and looks at everything."""
     async with replicas(url) as (one, two):
@@ -67,6 +78,44 @@ async def test_a_lost_connection_is_opened_again(url: str):
         await two.hears((WakeupKind.ALL, ""))
         one.wakeups.send(WakeupKind.JOB, "later")
         await two.hears((WakeupKind.JOB, "later"))
+
+
+class BrokenConnection:
+    """Fails to send, as a connection that is lost does."""
+
+    async def execute(self, *_: object) -> None:
+        raise ConnectionResetError
+
+
+async def test_what_could_not_be_sent_is_still_news(url: str):
+    """What a connection lost is sent over the next one, without waiting for more or for a ping."""
+    async with replicas(url) as (_, two):
+        one = Replica(url, WakeupOptions(ping_every=timedelta(hours=1)))
+        one.wakeups.send(WakeupKind.JOB, "kept")
+        with pytest.raises(ConnectionResetError):
+            await one.wakeups._flush(BrokenConnection())
+        tasks = Tasks()
+        tasks.loop("one", one.wakeups.run)
+        try:
+            await two.hears((WakeupKind.JOB, "kept"))
+        finally:
+            await tasks.end_all()
+
+
+async def test_what_could_not_be_sent_is_bounded(url: str):
+    """Wakeups that came while others could not be sent are still no more than the limit."""
+    one = Replica(url)
+    for number in range(10_000):
+        one.wakeups.send(WakeupKind.JOB, f"job-{number}")
+
+    class Slow(BrokenConnection):
+        async def execute(self, *_: object) -> None:
+            one.wakeups.send(WakeupKind.JOB, "meanwhile")
+            await super().execute()
+
+    with pytest.raises(ConnectionResetError):
+        await one.wakeups._flush(Slow())
+    assert list(one.wakeups._waiting) == ["all "]
 
 
 async def test_too_many_wakeups_become_one(url: str):

@@ -13,6 +13,7 @@ from app.domain.errors import (
     JobBrokenError,
     SchedulerError,
     ShuttingDownError,
+    StorageUnansweredError,
     StorageUnavailableError,
 )
 from app.main import create_app
@@ -69,6 +70,7 @@ async def test_an_unforeseen_error(client):
     [
         (StorageUnavailableError("The database takes no writes"), "storage_unavailable"),
         (ShuttingDownError("The service is stopping"), "shutting_down"),
+        (StorageUnansweredError(), "storage_unanswered"),
     ],
 )
 async def test_an_outage(client, jobs, error, code):

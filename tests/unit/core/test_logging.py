@@ -157,7 +157,7 @@ def test_a_library_speaks_in_the_same_shape():
 
 @pytest.mark.parametrize(
     "name",
-    ["apscheduler.scheduler", "aiosqlite", "alembic.runtime.migration", "uvicorn.access"],
+    ["apscheduler.scheduler", "alembic.runtime.migration", "uvicorn.access"],
 )
 @pytest.mark.parametrize("level", [LogLevel.DEBUG, LogLevel.INFO])
 def test_chatty_libraries(name, level):

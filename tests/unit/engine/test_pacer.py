@@ -8,6 +8,7 @@ import pytest
 from app.domain.execution import Cause, ExecutionStatus, NewExecution, Reason
 from app.domain.ids import ExecutionId, JobId
 from app.engine.pacer import Pacer, PacerOptions
+from app.engine.presence import Presence, PresenceOptions
 from tests.support.builders import NOON
 from tests.support.virtual_clock import VirtualClock
 
@@ -41,7 +42,8 @@ def starts(pacer: Pacer, clock: VirtualClock, *times: datetime | None) -> list[t
 
 
 def make_pacer(clock: VirtualClock, rate: float | None = 4.0) -> Pacer:
-    return Pacer(clock=clock, options=PacerOptions(starts_per_second=rate))
+    presence = Presence(clock=clock, options=PresenceOptions())
+    return Pacer(clock=clock, presence=presence, options=PacerOptions(starts_per_second=rate))
 
 
 def test_late_runs_start_at_the_given_rate():
@@ -57,6 +59,17 @@ def test_runs_on_time_are_left_alone():
     on_time = [NOON - 5 * SECOND, NOON, NOON + SECOND]
     found = starts(make_pacer(clock), clock, on_time[0], LATE, *on_time[1:], LATE)
     assert found == [-5 * SECOND, timedelta(0), timedelta(0), SECOND, SECOND / 4]
+
+
+def test_a_backlog_is_not_spread():
+    """What is late because too much was due at once starts as fast as it can: nobody was away."""
+    with VirtualClock(NOON) as clock:
+        presence = Presence(clock=clock, options=PresenceOptions())
+        pacer = Pacer(clock=clock, presence=presence, options=PacerOptions())
+        for _ in range(10):
+            clock.advance(SECOND)
+            presence.note()
+        assert starts(pacer, clock, NOON, NOON) == [-10 * SECOND] * 2
 
 
 def test_what_does_not_run_gets_no_start():

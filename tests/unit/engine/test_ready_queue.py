@@ -4,9 +4,11 @@ from datetime import timedelta
 
 from app.domain.ids import JobId
 from app.engine.ready_queue import ReadyQueue
+from app.repositories.host_repository import Refusal, Why
 from tests.support.builders import NOON, make_waiting
 
 SECOND = timedelta(seconds=1)
+MS = timedelta(milliseconds=1)
 
 
 def make_queue(
@@ -149,6 +151,7 @@ def test_slots_given_back_leave_nothing_behind():
     assert queue._busy_hosts == {}
     assert queue._busy_jobs == {}
     assert queue._aside == {}
+    assert (queue._held, queue._held_of) == ({}, {})
 
 
 def test_a_hosts_starts_keep_their_distance():
@@ -204,3 +207,169 @@ def test_what_is_not_ready_can_be_dropped():
     assert len(queue) == 1
     queue.add([waiting(1)])
     assert sorted(ids(queue.take(10, NOON + 60 * SECOND))) == ["exe_1", "exe_2"]
+
+
+def refusal(runs, why=Why.FULL, wait=timedelta(0)) -> Refusal:
+    return Refusal(host=runs[0].host, why=why, runs=runs, wait=wait)
+
+
+def test_refused_runs_go_first_when_their_host_has_rested():
+    """Runs that the database refused keep their places, and the queue tells when to try again."""
+    queue = make_queue()
+    queue.add([waiting(n) for n in range(3)])
+    taken = queue.take(2, NOON)
+    queue.put_back(refusal(taken), NOON)
+    assert (len(queue), queue.take(10, NOON)) == (3, [])
+    assert queue.next_time() == NOON + MS * 10
+    assert ids(queue.take(10, NOON + MS * 10)) == ["exe_0", "exe_1", "exe_2"]
+
+
+def test_a_refused_host_blocks_nobody_else():
+    """The runs of other hosts are taken meanwhile."""
+    queue = make_queue()
+    queue.add([waiting(1), waiting(2, host="b:80")])
+    taken = queue.take(10, NOON)
+    queue.put_back(refusal(taken[:1]), NOON)
+    queue.add([waiting(3, host="b:80"), waiting(4)])
+    assert ids(queue.take(10, NOON)) == ["exe_3"]
+
+
+def test_an_end_at_a_refused_host_makes_room_for_one_start():
+    """A slot that this process had is its own to use again, at once; further ones are not."""
+    queue = make_queue()
+    queue.add([waiting(n) for n in range(5)])
+    taken = queue.take(10, NOON)
+    queue.put_back(refusal(taken[2:]), NOON)
+    queue.release_host("a:80")
+    assert ids(queue.take(10, NOON)) == ["exe_2"]
+    assert queue.take(10, NOON) == []
+
+
+def test_what_is_under_way_beside_a_batch():
+    """The attempts to a host are counted without those that are about to be claimed."""
+    queue = make_queue()
+    queue.add([waiting(n) for n in range(3)])
+    queue.take(2, NOON)
+    batch = queue.take(1, NOON)
+    assert queue.under_way(batch) == {"a:80": 2}
+
+
+def test_a_refused_run_gives_back_its_jobs_slot():
+    """The next run of its job may not pass it, and may go when it is over."""
+    queue = make_queue()
+    queue.add([waiting(1, job="one"), waiting(2, job="one")])
+    taken = queue.take(10, NOON)
+    queue.put_back(refusal(taken), NOON)
+    later = NOON + MS * 10
+    assert ids(queue.take(10, later)) == ["exe_1"]
+    queue.release_host("a:80")
+    queue.release_job(JobId("one"))
+    assert ids(queue.take(10, later)) == ["exe_2"]
+
+
+def test_a_run_that_was_read_again_meanwhile_is_held_once():
+    """A run that came in while it was being claimed is not held twice when it is refused."""
+    queue = make_queue()
+    queue.add([waiting(1)])
+    taken = queue.take(10, NOON)
+    queue.add([waiting(1)])
+    queue.put_back(refusal(taken), NOON)
+    assert ids(queue.take(10, NOON + MS * 10)) == ["exe_1"]
+    assert len(queue) == 0
+
+
+def test_a_host_whose_start_another_process_had_rests_until_the_next():
+    """It is tried again exactly when the database says."""
+    queue = make_queue(host_gap=SECOND)
+    queue.add([waiting(1), waiting(2)])
+    taken = queue.take(10, NOON)
+    queue.put_back(refusal(taken, Why.PACED, SECOND / 2), NOON)
+    assert queue.take(10, NOON) == []
+    assert queue.next_time() == NOON + SECOND / 2
+    assert ids(queue.take(10, NOON + SECOND / 2)) == ["exe_1"]
+
+
+def test_a_refusal_uses_up_no_start():
+    """A run that was refused, or is not to be had any more, does not make its host rest a gap."""
+    queue = make_queue(host_gap=SECOND)
+    queue.add([waiting(1), waiting(2), waiting(3)])
+    queue.put_back(refusal(queue.take(10, NOON), Why.CONTENDED), NOON)
+    (gone,) = queue.take(10, NOON + MS * 5)
+    queue.give_back(gone)
+    assert ids(queue.take(10, NOON + MS * 5)) == ["exe_2"]
+
+
+def test_refusals_leave_nothing_behind():
+    """Of a host whose runs are over there is no trace, also after refusals."""
+    queue = make_queue()
+    queue.add([waiting(1)])
+    queue.put_back(refusal(queue.take(10, NOON)), NOON)
+    (run,) = queue.take(10, NOON + MS * 10)
+    queue.granted("a:80")
+    queue.give_back(run)
+    queue.add([waiting(2)])
+    queue.put_back(refusal(queue.take(10, NOON + SECOND)), NOON + SECOND)
+    queue.give_back(queue.take(10, NOON + 2 * SECOND)[0])
+    queue.take(10, NOON + 3 * SECOND)
+    assert queue._shares._ends == []
+    assert (queue._turns, queue._full, queue._resting) == ({}, {}, {})
+
+
+def test_a_change_of_the_clock_ends_a_refused_hosts_rest():
+    """It is tried again at once, with all its slots."""
+    queue = make_queue()
+    queue.add([waiting(1, after=-7200)])
+    queue.put_back(refusal(queue.take(10, NOON)), NOON)
+    queue.drop_later()
+    assert ids(queue.take(10, NOON - 3600 * SECOND)) == ["exe_1"]
+
+
+def crowd(queue: ReadyQueue, count: int, *, after: int = 0, first: int = 0) -> None:
+    """Fill a queue with runs of one host, each of a job of its own."""
+    queue.add([waiting(first + n, host="crowd:80", after=after) for n in range(count)])
+
+
+def test_one_host_cannot_fill_the_queue():
+    """A backlog that fills the queue gives way to other hosts' runs, and must be read again."""
+    queue = make_queue(host_slots=1, size_max=16)
+    crowd(queue, 16)
+    assert queue.take(1, NOON)
+    assert not queue.add([waiting(90, host="crowd:80"), waiting(91, host="calm:80")])
+    assert ids(queue.take(10, NOON)) == ["exe_91"]
+    assert len(queue) == 8
+    queue.release_host("crowd:80")
+    assert ids(queue.take(10, NOON)) == ["exe_1"]
+    assert queue.add([waiting(15, host="crowd:80")])
+
+
+def test_a_backlog_of_retries_gives_way_too():
+    """Runs whose time has not come are let go of first, the latest ones."""
+    queue = make_queue(size_max=16)
+    crowd(queue, 8)
+    crowd(queue, 8, after=60, first=20)
+    queue.take(0, NOON)
+    assert not queue.add([waiting(91, host="calm:80")])
+    assert len(queue.take(20, NOON)) == 9
+    assert queue.next_time() is None
+
+
+def test_a_backlog_of_one_job_gives_way_too():
+    """Runs that stepped aside for their job's slot are let go of, the last ones."""
+    queue = ReadyQueue(host_slots=10, size_max=16, job_size_max=20)
+    queue.add([waiting(n, job="hog", host="crowd:80") for n in range(17)])
+    queue.take(10, NOON)
+    assert queue.add([waiting(90, host="crowd:80")])
+    queue.take(0, NOON)
+    assert not queue.add([waiting(91, host="calm:80")])
+    assert ids(queue.take(10, NOON)) == ["exe_90", "exe_91"]
+    queue.release_host("crowd:80")
+    queue.release_job(JobId("hog"))
+    assert ids(queue.take(10, NOON)) == ["exe_1"]
+
+
+def test_hosts_of_like_number_keep_their_runs():
+    """A queue that many hosts share takes in no more, and lets go of nothing."""
+    queue = make_queue(size_max=16)
+    queue.add([waiting(n, host=f"host-{n % 12}:80") for n in range(16)])
+    assert not queue.add([waiting(91, host="calm:80")])
+    assert len(queue.take(20, NOON)) == 16

@@ -151,6 +151,41 @@ def test_a_mask_without_a_stored_value(stored):
         keep_masked_headers(mapped(headers={"Authorization": MASK}), stored)
 
 
+STORED_URL = "https://api.example.com/hook"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example.com/hook",
+        "https://api.example.com:8443/hook",
+        "http://api.example.com/hook",
+        "https://api.example.com.evil.net/hook",
+    ],
+)
+def test_a_mask_does_not_take_a_secret_elsewhere(url):
+    """A stored value is for the origin it was stored with; another one needs it sent again."""
+    stored = mapped(target_url=STORED_URL, headers={"Authorization": "one"})
+    with pytest.raises(InvalidJobError, match=r"another scheme, host or port.*send the real value"):
+        keep_masked_headers(mapped(target_url=url, headers={"Authorization": MASK}), stored)
+
+
+@pytest.mark.parametrize("url", ["HTTPS://API.example.com:443/other?x=1", STORED_URL])
+def test_a_mask_keeps_its_secret_within_an_origin(url):
+    """Another path of the same origin, however it is written, keeps what is stored."""
+    stored = mapped(target_url=STORED_URL, headers={"Authorization": "one"})
+    sent = mapped(target_url=url, headers={"Authorization": MASK})
+    kept = keep_masked_headers(sent, stored)
+    assert kept.delivery.target.headers == (("Authorization", "one"),)
+
+
+def test_a_new_value_goes_to_another_origin():
+    """Whoever knows the value may send it anywhere."""
+    stored = mapped(target_url=STORED_URL, headers={"Authorization": "one"})
+    sent = mapped(target_url="https://other.example.com", headers={"Authorization": "two"})
+    assert keep_masked_headers(sent, stored) is sent
+
+
 def test_without_masks_nothing_changes():
     """A definition without masks is the same object."""
     sent = mapped(headers={"Authorization": "real"})

@@ -7,6 +7,8 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+# Programs of 0001 do not write spans; none of them was released.
+contract = "0002"
 
 _BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

@@ -1,0 +1,125 @@
+"""Many rows as one parameter, so that one statement writes them all in one call of the database.
+
+Row by row, each call of SQLite costs a turn of the interpreter's lock, and on PostgreSQL a message.
+A batch is one JSON text; the statement reads it as a table (SQLite: ``json_each``, PostgreSQL:
+``json_array_elements``) whose columns have names and types. May import SQLAlchemy only.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+_TEXT = sa.Text()
+_INTEGER = sa.BigInteger()
+
+
+class Batch:
+    """A table of rows that come with the call: ``rows.c.name`` in the statement.
+
+    ``text`` columns come first in each row, then the ``integers``. Any value may be None.
+    """
+
+    def __init__(self, *, text: Sequence[str] = (), integers: Sequence[str] = ()) -> None:
+        self._table = _Elements(sa.bindparam("batch", type_=_TEXT)).table_valued(
+            sa.column("value"), name="batch"
+        )
+        self.names = (*text, *integers)
+        self._columns = {
+            name: (_TextAt if place < len(text) else _IntegerAt)(
+                self._table.c.value, sa.literal_column(str(place))
+            )
+            for place, name in enumerate(self.names)
+        }
+
+    @property
+    def table(self) -> Any:
+        """The rows, where a statement names its tables."""
+        return self._table
+
+    def __getitem__(self, name: str) -> Any:
+        """A column, where a statement computes."""
+        return self._columns[name]
+
+    def holds(self, column: Any, name: str) -> Any:
+        """Say that a row of the batch has a table's column as its ``name``."""
+        selected = sa.select(self._columns[name]).select_from(self._table).scalar_subquery()
+        return _Holds(column, selected)
+
+
+def parameters(rows: Sequence[Sequence[object]], **others: object) -> dict[str, object]:
+    """Make the parameters of a statement over a batch; ``others`` are the same for all rows."""
+    return {"batch": json.dumps(rows), **others}
+
+
+class _Elements(FunctionElement[Any]):
+    """The elements of a JSON array, a row each."""
+
+    inherit_cache = True
+
+
+class _TextAt(FunctionElement[str]):
+    """The text at a place of an element."""
+
+    type = _TEXT
+    inherit_cache = True
+
+
+class _IntegerAt(FunctionElement[int]):
+    """The integer at a place of an element."""
+
+    type = _INTEGER
+    inherit_cache = True
+
+
+class _Holds(FunctionElement[bool]):
+    """Whether a column's value is among those of a subquery."""
+
+    # No Boolean: for SQLite that is compared with 1, and then the planner reads the whole table.
+    type: Any = sa.types.NULLTYPE
+    inherit_cache = True
+
+
+@compiles(_Elements, "sqlite")
+def _sqlite_elements(element: _Elements, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_Elements, "postgresql")
+def _postgres_elements(element: _Elements, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS JSON))"
+
+
+@compiles(_TextAt, "sqlite")
+@compiles(_IntegerAt, "sqlite")
+def _sqlite_at(element: FunctionElement[Any], compiler: Any, **options: Any) -> str:
+    value, place = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"json_extract({value}, '$[{place}]')"
+
+
+@compiles(_TextAt, "postgresql")
+def _postgres_text_at(element: _TextAt, compiler: Any, **options: Any) -> str:
+    value, place = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({value} ->> {place})"
+
+
+@compiles(_IntegerAt, "postgresql")
+def _postgres_integer_at(element: _IntegerAt, compiler: Any, **options: Any) -> str:
+    value, place = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"CAST({value} ->> {place} AS BIGINT)"
+
+
+@compiles(_Holds, "sqlite")
+def _sqlite_holds(element: _Holds, compiler: Any, **options: Any) -> str:
+    column, selected = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} IN {selected}"
+
+
+@compiles(_Holds, "postgresql")
+def _postgres_holds(element: _Holds, compiler: Any, **options: Any) -> str:
+    # As an array it is looked up in the index; as a table it would be joined, at times by a scan.
+    column, selected = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} = ANY (ARRAY{selected})"

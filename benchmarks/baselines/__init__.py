@@ -1,0 +1,1 @@
+"""The rivals: how schedulers are usually built, and queues that carry schedules."""

@@ -1,0 +1,85 @@
+"""A host with a long backlog beside others: what waits in memory, and what is read from rows."""
+
+from datetime import timedelta
+
+import pytest
+
+import app.main.stations as stations_module
+from app.db.unit_of_work import WriteConnection
+from app.domain.clock import to_us
+from app.domain.execution import Attempt, Outcome
+from app.domain.ids import JobId
+from app.domain.job import HttpTarget
+from app.engine.dispatcher import DispatcherOptions
+from app.repositories import execution_repository
+from tests.conformance.builders import make_row
+from tests.integration.engine.test_pipeline import EVERY_HOUR, SECOND, create, ended, now
+from tests.support.builders import make_delivery
+from tests.support.homes import Home
+from tests.support.pipeline import OK, Pipeline, ScriptedRunner, open_pipeline
+
+CROWD = [f"crowd-{number}" for number in range(40)]
+
+
+class HeldRunner(ScriptedRunner):
+    """A runner that holds back what goes to the crowd's host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate.clear()
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        return await super().run(attempt) if attempt.job_id in CROWD else OK
+
+
+@pytest.fixture(autouse=True)
+def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let memory hold fewer runs than the crowd has, and look at the rows often."""
+    options = DispatcherOptions(ready_max=16, host_concurrency=1, sweep_every=SECOND)
+    monkeypatch.setattr(stations_module, "_dispatcher_options", lambda _: options)
+
+
+async def create_all(pipeline: Pipeline) -> None:
+    """Create forty jobs that call one host, and one that calls another."""
+    for job_id in CROWD:
+        await create(pipeline, job_id, EVERY_HOUR)
+    calm = make_delivery(target=HttpTarget(method="GET", url="http://calm.test/"))
+    await create(pipeline, "calm", EVERY_HOUR, delivery=calm)
+
+
+async def test_a_hosts_backlog_in_memory_keeps_no_other_out(home: Home):
+    """While one host's runs fill the memory another host's run starts; then all of them do."""
+    runner = HeldRunner()
+    async with open_pipeline(home, runner=runner) as pipeline:
+        await create_all(pipeline)
+        for job_id in [*CROWD, "calm"]:
+            await pipeline.jobs.trigger(JobId(job_id))
+        await ended(pipeline, "calm")
+        assert len(runner.attempts) == 1
+        runner.gate.set()
+        for job_id in CROWD:
+            await ended(pipeline, job_id)
+
+
+async def test_a_hosts_backlog_in_the_rows_hides_no_other(home: Home):
+    """A run that waits behind more runs to one host than one look gives is found all the same."""
+    runner = HeldRunner()
+    async with open_pipeline(home, runner=runner, start=False) as pipeline:
+        await create_all(pipeline)
+        moment = now()
+        rows = [
+            make_row(
+                job_id=job_id,
+                scheduled_for=moment,
+                next_attempt_at=moment + timedelta(microseconds=place),
+            )
+            for place, job_id in enumerate([*CROWD, "calm"])
+        ]
+
+        def insert(connection: WriteConnection) -> None:
+            execution_repository.insert_executions(connection, rows, now_us=to_us(moment))
+
+        await pipeline.unit_of_work.write(insert)
+        await pipeline.lifecycle.start_alone(None)
+        await ended(pipeline, "calm")
+        assert len(runner.attempts) == 1
