@@ -14,7 +14,8 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundl
 export UV_SYSTEM_CERTS ?= true
 endif
 
-WORKERS := 2
+# Tests wait more than they compute: three keep two cores busy.
+WORKERS := 3
 UV_RUN := .tools/bin/uv run --no-sync
 PYTEST := $(UV_RUN) pytest --no-header
 INPUTS := uv.lock pyproject.toml scripts/setup scripts/uv.txt
@@ -38,7 +39,7 @@ run: $(RUN_READY)  ## Start the service (settings: .env.example)
 	@$(UV_RUN) myscheduler serve
 
 test: $(DEV_READY)  ## All tests but the sweeps, with the coverage gate
-	@$(PYTEST) -n $(WORKERS) -m 'not sweep' --cov --cov-report=term
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m 'not sweep' --cov --cov-report=term
 
 check: $(DEV_READY)  ## Format, lint, types, imports, manifests, migrations, quick tests
 	$(call step,format,$(UV_RUN) ruff format --check .)

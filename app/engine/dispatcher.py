@@ -7,6 +7,7 @@ being committed the next batch gathers, so a lone run goes at once and a herd go
 """
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from app.repositories.unreadable_repository import UnreadableRun
 log = structlog.get_logger(__name__)
 
 _WAIT_MAX = timedelta(seconds=1)
+# With so many runs in memory there is no hurry to look for more: a few batches of claims.
+_PLENTY = 1000
 # Backlogs of few hosts may fill what one look at the waiting runs gives; then others are sought.
 _LOOKS_MAX = 3
 
@@ -153,6 +156,7 @@ class Dispatcher:
         self._swept_at = clock.monotonic()
         self._claiming = True
         self._claim_lock = asyncio.Lock()
+        self._chance = random.Random()  # noqa: S311 - spreads claims, guards nothing
         self._news = asyncio.Event()
 
     @property
@@ -275,7 +279,9 @@ class Dispatcher:
 
     def _may_look(self) -> bool:
         """Tell whether more runs may be looked for in the database; not all the time."""
-        if self._asked and self._rested(self._options.look_every):
+        plenty = len(self._ready) > _PLENTY
+        pause = self._options.refill_every if plenty else self._options.look_every
+        if self._asked and self._rested(pause):
             return True
         room = len(self._ready) < self._options.ready_max // 2
         return self._overflowed and room and self._rested(self._options.refill_every)
@@ -289,7 +295,11 @@ class Dispatcher:
         self._swept_at = self._clock.monotonic()
         found, unreadable = await self._read_waiting()
         self._overflowed = len(found) >= self._options.ready_max or self._ready.is_crowded
-        self.add(run for run in found if run.id not in self._unrecorded)
+        fresh = [run for run in found if run.id not in self._unrecorded]
+        # Of those ready since the same instant each replica begins elsewhere: in one order they
+        # would all claim the same ones, and all but one in vain.
+        self._chance.shuffle(fresh)
+        self.add(fresh)
         if unreadable:
             now_us = to_us(self._clock.now())
             broken = await self._unit_of_work.write(

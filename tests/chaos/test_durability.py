@@ -21,6 +21,7 @@ import pytest
 
 from tests.chaos.arrivals import find_contradictions, read_rows, whole
 from tests.chaos.storm import Client, Target, steady_job
+from tests.support.databases import DatabaseKind
 from tests.support.homes import Home
 from tests.support.nursery import CrashingService, Nursery
 from tests.support.power_loss import Disk
@@ -39,11 +40,12 @@ CHANGES = [
     ("POST", "/api/v1/jobs/job/trigger", None),
     ("DELETE", "/api/v1/jobs/job", None),
 ]
+pytestmark = pytest.mark.only_on(DatabaseKind.SQLITE, because="a server flushes its own files")
+
 LOSSES = 3
 WRITE = """
 import os, sqlite3, sys
 
-pytestmark = pytest.mark.only_on(DatabaseKind.SQLITE, because="a server flushes its own files")
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("PRAGMA journal_mode = WAL")
 connection.execute("CREATE TABLE t (mode TEXT)")

@@ -180,7 +180,9 @@ async def test_impossible_values_are_refused_or_kept(home: Home, nursery: Nurser
         for path in (*LISTS, "/api/v1/jobs/bad", "/api/v1/jobs/bad/executions"):
             assert (await service.client.get(path)).status_code == 200, path
         sent = len(target.requests)
-        await eventually(lambda: any(b"/good" in r.line for r in target.requests[sent:]), seconds=5)
+        await eventually(
+            lambda: any(b"/good" in r.line for r in target.requests[sent:]), seconds=15
+        )
         await _is_settled_or_broken(service)
 
 
@@ -202,4 +204,4 @@ async def _is_settled_or_broken(service: CrashingService) -> None:
         ]  # fmt: skip
         return stored_states(service.home)["bad"] == "broken" or not waiting
 
-    await eventually(told, seconds=5)
+    await eventually(told, seconds=15)
