@@ -265,8 +265,9 @@ async def test_connections_that_died_while_idle_are_replaced(postgres: Database)
     await asyncio.gather(*(postgres.write(put, key) for key in "abcd"))
     await postgres.read(keys)
     async with open_database(postgres.url) as other:
+        # It answers when they have ended, so that their ends have arrived here before the answer.
         await other.rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert await postgres.read(keys) == ["a", "b", "c", "d"]
