@@ -6,7 +6,7 @@ A batch is one JSON text; the statement reads it as a table (SQLite: ``json_each
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -55,6 +55,11 @@ def parameters(rows: Sequence[Sequence[object]], **others: object) -> dict[str, 
     return {"batch": json.dumps(rows), **others}
 
 
+def id_parameters(ids: Iterable[str], **others: object) -> dict[str, object]:
+    """Make the parameters of a statement over ``IDS``."""
+    return parameters([(one,) for one in ids], **others)
+
+
 class _Elements(FunctionElement[Any]):
     """The elements of a JSON array, a row each."""
 
@@ -81,6 +86,10 @@ class _Holds(FunctionElement[bool]):
     # No Boolean: for SQLite that is compared with 1, and then the planner reads the whole table.
     type: Any = sa.types.NULLTYPE
     inherit_cache = True
+
+
+IDS = Batch(text=("id",))
+"""Rows of an id each, for statements about many jobs or executions."""
 
 
 @compiles(_Elements, "sqlite")

@@ -17,20 +17,19 @@ from app.domain.execution import ExecutionStatus, Reason
 from app.domain.ids import ExecutionId, JobId
 from app.models.tables import attempts, executions
 from app.repositories import job_repository
-from app.repositories.batch import Batch, parameters
+from app.repositories.batch import IDS, parameters
 from app.repositories.ledger_conditions import RUNNING
 from app.repositories.run_repository import Ending, record_endings
 
-_IDS = Batch(text=("id",))
 # Whatever their status: a row that the transaction in doubt holds is waited for.
 _SETTLED = (
     sa.select(executions.c.id)
-    .where(_IDS.holds(executions.c.id, "id"))
+    .where(IDS.holds(executions.c.id, "id"))
     .order_by(executions.c.id)
     .with_for_update()
 )
 _CLAIMED = sa.select(executions.c.id, executions.c.job_id, executions.c.attempts).where(
-    _IDS.holds(executions.c.id, "id"),
+    IDS.holds(executions.c.id, "id"),
     RUNNING,
     executions.c.owner == sa.bindparam("my_owner"),
     executions.c.fence == sa.bindparam("my_fence"),
@@ -40,7 +39,7 @@ _CLAIMED = sa.select(executions.c.id, executions.c.job_id, executions.c.attempts
 _first = executions.c.attempts == 1
 _WITHDRAW = (
     sa.update(executions)
-    .where(_IDS.holds(executions.c.id, "id"), RUNNING)
+    .where(IDS.holds(executions.c.id, "id"), RUNNING)
     .values(
         status=sa.case((_first, ExecutionStatus.QUEUED), else_=ExecutionStatus.RETRYING),
         next_attempt_us=executions.c.attempt_started_us,
@@ -59,9 +58,9 @@ _ENDED = sa.select(
     executions.c.reason,
     executions.c.attempts,
     executions.c.finished_us,
-).where(_IDS.holds(executions.c.id, "id"))
+).where(IDS.holds(executions.c.id, "id"))
 _KEPT = sa.select(attempts.c.execution_id, attempts.c.number, attempts.c.owner).where(
-    _IDS.holds(attempts.c.execution_id, "id")
+    IDS.holds(attempts.c.execution_id, "id")
 )
 
 

@@ -25,7 +25,7 @@ from app.domain.execution import (
 )
 from app.domain.ids import ExecutionId, JobId
 from app.models.tables import attempts, executions
-from app.repositories.batch import Batch, parameters
+from app.repositories.batch import IDS, Batch, id_parameters, parameters
 from app.repositories.ledger_conditions import DUE, OPEN, RUNNING, WAITING
 
 _NEW = Batch(
@@ -42,11 +42,10 @@ _INSERT = sa.insert(executions).from_select(
         sa.bindparam("now_us", type_=sa.BigInteger),
     ).select_from(_NEW.table),
 )
-_IDS = Batch(text=("id",))
-_KNOWN = sa.select(executions.c.id).where(_IDS.holds(executions.c.id, "id"))
+_KNOWN = sa.select(executions.c.id).where(IDS.holds(executions.c.id, "id"))
 _COUNT_OPEN = (
     sa.select(executions.c.job_id, executions.c.status, sa.func.count())
-    .where(_IDS.holds(executions.c.job_id, "id"), OPEN)
+    .where(IDS.holds(executions.c.job_id, "id"), OPEN)
     .where(executions.c.stop_reason.is_distinct_from(Reason.JOB_DELETED))
     .group_by(executions.c.job_id, executions.c.status)
 )
@@ -72,7 +71,7 @@ def insert_executions(
 
 def known_ids(connection: ReadConnection, ids: Sequence[ExecutionId]) -> set[ExecutionId]:
     """Tell which of ``ids`` have a row."""
-    return set(connection.execute(_KNOWN, parameters([(one,) for one in ids])).scalars())
+    return set(connection.execute(_KNOWN, id_parameters(ids)).scalars())
 
 
 def count_open(
@@ -83,7 +82,7 @@ def count_open(
     What still runs of a deleted job of the same id is left out, and so are jobs without any.
     """
     counts: dict[JobId, Counter[ExecutionStatus]] = {}
-    found = connection.execute(_COUNT_OPEN, parameters([(one,) for one in job_ids]))
+    found = connection.execute(_COUNT_OPEN, id_parameters(job_ids))
     for job_id, status, count in found:
         counts.setdefault(job_id, Counter())[ExecutionStatus(status)] = count
     return counts

@@ -18,7 +18,7 @@ from app.domain.clock import from_us, to_us
 from app.domain.ids import JobId
 from app.domain.job import Change, DueJob, Job, JobDefinition, JobState
 from app.models.tables import job_revisions, jobs
-from app.repositories.batch import Batch, parameters
+from app.repositories.batch import IDS, Batch, id_parameters, parameters
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
     dump_delivery,
@@ -29,9 +29,6 @@ from app.repositories.definition_codec import (
     load_policy,
     load_schedule,
 )
-
-# Bound parameters a statement may carry is limited (SQLite: 32,766); long lists go in pieces.
-CHUNK = 500
 
 _PRESENT = jobs.c.state != JobState.DELETED
 _BY_ID = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
@@ -52,13 +49,12 @@ _DUE = (
     .order_by(jobs.c.next_run_us)
     .limit(sa.bindparam("row_limit"))
 )
-_IDS = Batch(text=("id",))
 # In the order of ids SQLite looks each of them up; without it, it reads all jobs.
-_BY_IDS = sa.select(*_DUE_COLUMNS).where(_IDS.holds(jobs.c.id, "id")).order_by(jobs.c.id)
-_SCHEDULES = sa.select(jobs.c.id, jobs.c.schedule).where(_IDS.holds(jobs.c.id, "id"))
+_BY_IDS = sa.select(*_DUE_COLUMNS).where(IDS.holds(jobs.c.id, "id")).order_by(jobs.c.id)
+_SCHEDULES = sa.select(jobs.c.id, jobs.c.schedule).where(IDS.holds(jobs.c.id, "id"))
 _CURRENT = (
     sa.select(jobs.c.id, jobs.c.revision, jobs.c.next_run_us)
-    .where(_IDS.holds(jobs.c.id, "id"))
+    .where(IDS.holds(jobs.c.id, "id"))
     .order_by(jobs.c.id)
     .with_for_update(key_share=True)
 )
@@ -121,7 +117,7 @@ def find_job_for_change(connection: WriteConnection, job_id: JobId) -> Job | Non
 def zones_of(connection: ReadConnection, job_ids: Sequence[JobId]) -> dict[JobId, str]:
     """Tell the zones of jobs, deleted ones included; unreadable ones are left out."""
     zones: dict[JobId, str] = {}
-    for job_id, schedule in connection.execute(_SCHEDULES, parameters([(one,) for one in job_ids])):
+    for job_id, schedule in connection.execute(_SCHEDULES, id_parameters(job_ids)):
         with contextlib.suppress(UnreadableDefinitionError):
             zones[job_id] = load_schedule(schedule).timezone
     return zones
@@ -199,7 +195,7 @@ def due_jobs_by_id(
     connection: ReadConnection, job_ids: Sequence[JobId]
 ) -> tuple[list[DueJob], list[BrokenJob]]:
     """Read those of ``job_ids`` that are active and have a next run time."""
-    rows = connection.execute(_BY_IDS, parameters([(one,) for one in job_ids]))
+    rows = connection.execute(_BY_IDS, id_parameters(job_ids))
     return _due([row for row in rows if row.next_run_us is not None])
 
 
@@ -228,7 +224,7 @@ def current_ticks(
 
     What a tick planned for a job counts only if both are still what the window had read.
     """
-    rows = connection.execute(_CURRENT, parameters([(one,) for one in job_ids]))
+    rows = connection.execute(_CURRENT, id_parameters(job_ids))
     return {job_id: (revision, next_run_us) for job_id, revision, next_run_us in rows}
 
 

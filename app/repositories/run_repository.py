@@ -26,7 +26,7 @@ from app.domain.ids import ExecutionId, JobId
 from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
 from app.models.tables import attempts, executions, job_revisions
 from app.repositories import host_repository, slot_repository
-from app.repositories.batch import Batch, parameters
+from app.repositories.batch import IDS, Batch, id_parameters, parameters
 from app.repositories.database_clock import PRESENT_US
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
@@ -45,7 +45,6 @@ _OF_ITS_REVISION = sa.and_(
     job_revisions.c.job_id == executions.c.job_id,
     job_revisions.c.revision == executions.c.job_revision,
 )
-_IDS = Batch(text=("id",))
 _other = executions.alias()
 _BUSY = sa.exists().where(
     _other.c.job_id == executions.c.job_id,
@@ -66,7 +65,7 @@ _CLAIMABLE = (
     )
     .join_from(executions, job_revisions, _OF_ITS_REVISION)
     .where(
-        _IDS.holds(executions.c.id, "id"),
+        IDS.holds(executions.c.id, "id"),
         WAITING,
         sa.or_(executions.c.exclusive == 0, ~_BUSY),
     )
@@ -103,7 +102,7 @@ _LIVE_ATTEMPTS = (
         executions.c.attempts,
         executions.c.stop_reason,
     )
-    .where(_IDS.holds(executions.c.id, "id"))
+    .where(IDS.holds(executions.c.id, "id"))
     .where(RUNNING)
     .order_by(executions.c.id)
     .with_for_update()
@@ -159,7 +158,7 @@ _WAITING_RUNS = (
         ),
     )
     .where(_ranked.c.place <= sa.bindparam("per_job"))
-    .where(sa.not_(_IDS.holds(job_revisions.c.host, "id")))
+    .where(sa.not_(IDS.holds(job_revisions.c.host, "id")))
     .order_by(_ranked.c.next_attempt_us)
     .limit(sa.bindparam("row_limit"))
 )
@@ -355,7 +354,7 @@ def _live_attempts(
     The value is why no further attempt may follow, if so.
     """
     live: dict[_AttemptKey, Reason | None] = {}
-    found = connection.execute(_LIVE_ATTEMPTS, parameters([(one,) for one in ids]))
+    found = connection.execute(_LIVE_ATTEMPTS, id_parameters(ids))
     for execution_id, owner, fence, number, stop_reason in found:
         stop = None if stop_reason is None else Reason(stop_reason)
         live[execution_id, owner, fence, number] = stop
@@ -376,7 +375,7 @@ def _stopped(ending: Ending, stop_reason: Reason | None) -> Ending:
 
 def _claimable(connection: WriteConnection, ids: Sequence[ExecutionId]) -> dict[ExecutionId, Any]:
     """Read and lock those that may be claimed."""
-    found = connection.execute(_CLAIMABLE, parameters([(one,) for one in ids]))
+    found = connection.execute(_CLAIMABLE, id_parameters(ids))
     return {row.id: row for row in found}
 
 

@@ -13,8 +13,20 @@ from app.db.unit_of_work import WriteConnection
 from app.domain.execution import WaitingRun
 from app.domain.ids import JobId
 from app.models.tables import executions, jobs
-from app.repositories.job_repository import CHUNK
+from app.repositories.batch import IDS, id_parameters
 from app.repositories.ledger_conditions import OPEN, RUNNING
+
+_COUNT_RUNNING = (
+    sa.select(executions.c.job_id, sa.func.count())
+    .where(IDS.holds(executions.c.job_id, "id"), RUNNING, OPEN)
+    .group_by(executions.c.job_id)
+)
+_LOCK = (
+    sa.select(jobs.c.id)
+    .where(IDS.holds(jobs.c.id, "id"))
+    .order_by(jobs.c.id)
+    .with_for_update(key_share=True)
+)
 
 
 def free_slots(connection: WriteConnection, runs: Sequence[WaitingRun]) -> dict[JobId, int]:
@@ -24,28 +36,11 @@ def free_slots(connection: WriteConnection, runs: Sequence[WaitingRun]) -> dict[
     """
     if connection.dialect.name == "sqlite":
         return {}
-    _lock(connection, sorted({run.job_id for run in runs}))
-    limits = {
+    connection.execute(_LOCK, id_parameters({run.job_id for run in runs}))
+    free = {
         run.job_id: run.job_slots for run in runs if run.job_slots is not None and run.job_slots > 1
     }
-    free = dict(limits)
-    for start in range(0, len(limits), CHUNK):
-        ids = list(limits)[start : start + CHUNK]
-        counts = connection.execute(
-            sa.select(executions.c.job_id, sa.func.count())
-            .where(executions.c.job_id.in_(ids), RUNNING, OPEN)
-            .group_by(executions.c.job_id)
-        )
-        for job_id, count in counts:
-            free[JobId(job_id)] -= count
+    if free:
+        for job_id, count in connection.execute(_COUNT_RUNNING, id_parameters(free)):
+            free[job_id] -= count
     return free
-
-
-def _lock(connection: WriteConnection, job_ids: Sequence[JobId]) -> None:
-    for start in range(0, len(job_ids), CHUNK):
-        connection.execute(
-            sa.select(jobs.c.id)
-            .where(jobs.c.id.in_(job_ids[start : start + CHUNK]))
-            .order_by(jobs.c.id)
-            .with_for_update(key_share=True)
-        )
