@@ -1,19 +1,16 @@
 """The manifests of k8s/base: valid for the API server, and as locked down as the documents say."""
 
 import ipaddress
-import os
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from tests.support.kustomize import Manifest, render
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
-Manifest = dict[str, Any]
 
 
 def read_kustomization() -> Manifest:
@@ -45,25 +42,10 @@ def assemble() -> list[Manifest]:
     return [*documents, settings]
 
 
-def render() -> list[Manifest]:
-    """Return what kubectl would apply."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not on this machine: the files themselves are tested all the same")
-    rendered = subprocess.run(
-        ["kubectl", "kustomize", str(BASE)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"KUBECONFIG": os.devnull},
-    )
-    return list(yaml.safe_load_all(rendered.stdout))
-
-
 @pytest.fixture(params=["files", "kubectl"])
 def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     """Return all manifests, as written and as kubectl makes them."""
-    return assemble() if request.param == "files" else render()
+    return assemble() if request.param == "files" else render(BASE)
 
 
 @pytest.fixture
@@ -114,7 +96,7 @@ def test_a_misspelt_field_is_noticed() -> None:
 
 def test_everything_lives_in_the_restricted_namespace() -> None:
     """What kubectl applies goes into one namespace, which enforces the restricted profile."""
-    manifests = render()
+    manifests = render(BASE)
     namespace = one(manifests, "Namespace")["metadata"]
     others = {
         manifest["metadata"].get("namespace")
@@ -128,7 +110,7 @@ def test_everything_lives_in_the_restricted_namespace() -> None:
 
 def test_a_changed_setting_restarts_the_pod() -> None:
     """The pod refers to its settings by a name that carries their hash."""
-    manifests = render()
+    manifests = render(BASE)
     name = one(manifests, "ConfigMap")["metadata"]["name"]
     spec = one(manifests, "Deployment")["spec"]["template"]["spec"]
 

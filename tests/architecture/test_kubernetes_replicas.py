@@ -1,21 +1,17 @@
 """The overlay k8s/replicas: valid for the API server, and several replicas on one PostgreSQL."""
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
 from app.core.config import Settings
+from tests.support.kustomize import Manifest, render
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = ROOT / "k8s" / "replicas"
 SCHEDULER, WORKER = "myscheduler", "myscheduler-worker"
-Manifest = dict[str, Any]
 
 
 def read_all(name: str) -> list[Manifest]:
@@ -32,17 +28,7 @@ def read_kustomization() -> Manifest:
 @pytest.fixture(scope="module")
 def manifests() -> list[Manifest]:
     """Return what kubectl would apply."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not on this machine: the files themselves are tested all the same")
-    rendered = subprocess.run(
-        ["kubectl", "kustomize", str(OVERLAY)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"KUBECONFIG": os.devnull},
-    )
-    return list(yaml.safe_load_all(rendered.stdout))
+    return render(OVERLAY)
 
 
 def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from alembic import command
 
 from app.db.migrate import alembic_config, differences, migrate, upgrade
-from app.db.session import DatabaseOptions, open_postgres, open_sqlite_writer
+from app.db.session import DatabaseOptions
 from app.domain.errors import StorageUnavailableError
 from app.repositories import job_repository
 from tests.conformance.builders import JOB, add_job
-from tests.support.databases import DatabaseKind, Databases, open_database
+from tests.support.databases import DatabaseKind, Databases, open_database, run_on
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 4
@@ -29,24 +29,6 @@ print("ready", flush=True)
 sys.stdin.readline()
 print(asyncio.run(migrate(DatabaseOptions(url=sys.argv[1]))))
 """
-
-
-async def run(url: str, function, *args):
-    """Call a function on a connection of the database's own, in a transaction."""
-    options = DatabaseOptions(url=url)
-    if options.is_sqlite:
-        engine = open_sqlite_writer(options.sqlite_path)
-        try:
-            with engine.begin() as connection:
-                return function(connection, *args)
-        finally:
-            engine.dispose()
-    asynchronous = open_postgres(url, connections=1)
-    try:
-        async with asynchronous.begin() as connection:
-            return await connection.run_sync(function, *args)
-    finally:
-        await asynchronous.dispose()
 
 
 async def migrate_in_process(url: str) -> tuple[int, str, str]:
@@ -107,7 +89,7 @@ async def postgres_url(databases: Databases) -> AsyncIterator[str]:
 async def test_from_nothing_to_the_models(empty_url: str):
     """A database that held nothing has exactly the tables of the models afterwards."""
     assert await migrate(DatabaseOptions(url=empty_url)) == REVISIONS
-    assert await run(empty_url, differences) == []
+    assert await run_on(empty_url, differences) == []
 
 
 @pytest.mark.parametrize(
@@ -121,8 +103,8 @@ async def test_from_nothing_to_the_models(empty_url: str):
 async def test_a_difference_is_found(empty_url: str, change: str):
     """What differs from the models does not go unnoticed."""
     await migrate(DatabaseOptions(url=empty_url))
-    await run(empty_url, execute_ddl, change)
-    assert len(await run(empty_url, differences)) >= 1
+    await run_on(empty_url, execute_ddl, change)
+    assert len(await run_on(empty_url, differences)) >= 1
 
 
 async def test_a_second_migration_applies_nothing(empty_url: str):
@@ -148,7 +130,7 @@ async def test_processes_that_start_together_apply_it_once(empty_url: str):
     expected = [(0, "".join(f"Applied {revision}\n" for revision in REVISIONS), "")]
     expected += [(0, "The schema is up to date\n", "")] * (PROCESSES - 1)
     assert sorted(answers) == sorted(expected)
-    assert await run(empty_url, differences) == []
+    assert await run_on(empty_url, differences) == []
 
 
 async def test_migrations_of_one_moment_apply_it_once(empty_url: str):
@@ -182,39 +164,39 @@ async def test_a_newer_schema_is_refused(empty_url: str):
     """A database of a newer version is left alone, and the sentence says what to do."""
     options = DatabaseOptions(url=empty_url)
     await migrate(options)
-    await run(empty_url, mark_newer)
+    await run_on(empty_url, mark_newer)
     with pytest.raises(StorageUnavailableError, match=r"newer version .*9999.* start that version"):
         await migrate(options)
     code, out, err = await migrate_in_process(empty_url)
     assert (code, out) == (1, "")
     assert "newer version" in err
     assert "Traceback" not in err
-    assert await run(empty_url, differences) == []
+    assert await run_on(empty_url, differences) == []
 
 
 async def test_down_and_up_again(empty_url: str):
     """Going back removes everything the migrations made; going forward makes it again."""
     await migrate(DatabaseOptions(url=empty_url))
-    made = await run(empty_url, objects)
+    made = await run_on(empty_url, objects)
     assert {"executions_final_is_final", "attempts_are_final", "jobs_cursor_goes_forward"} <= set(
         made
     )
-    assert await run(empty_url, downgrade) == ["alembic_version"]
-    assert await run(empty_url, objects) == []
-    assert await run(empty_url, upgrade) == REVISIONS
-    assert await run(empty_url, differences) == []
-    assert await run(empty_url, objects) == made
+    assert await run_on(empty_url, downgrade) == ["alembic_version"]
+    assert await run_on(empty_url, objects) == []
+    assert await run_on(empty_url, upgrade) == REVISIONS
+    assert await run_on(empty_url, differences) == []
+    assert await run_on(empty_url, objects) == made
 
 
 async def test_a_migration_that_fails_changes_nothing(empty_url: str):
     """If a statement in the middle cannot be run, the old schema stays as it was."""
     await migrate(DatabaseOptions(url=empty_url))
-    await run(empty_url, downgrade, "0001")
-    await run(empty_url, execute_ddl, "CREATE TABLE job_totals (mine INTEGER)")
-    before = await run(empty_url, all_objects)
+    await run_on(empty_url, downgrade, "0001")
+    await run_on(empty_url, execute_ddl, "CREATE TABLE job_totals (mine INTEGER)")
+    before = await run_on(empty_url, all_objects)
     with pytest.raises(StorageUnavailableError):
         await migrate(DatabaseOptions(url=empty_url))
-    assert await run(empty_url, all_objects) == before
+    assert await run_on(empty_url, all_objects) == before
 
 
 # Databases of other programs, by what they hold.
@@ -245,10 +227,10 @@ async def test_a_database_of_another_program_is_refused_unchanged(
 ):
     """It gets no table of ours; the sentence names what is there and says what to do."""
     await _execute_all(empty_url, *statements)
-    before = await run(empty_url, all_objects)
+    before = await run_on(empty_url, all_objects)
     with pytest.raises(StorageUnavailableError, match=r"another program.*not changed.*of its own"):
         await migrate(DatabaseOptions(url=empty_url))
-    assert await run(empty_url, all_objects) == before
+    assert await run_on(empty_url, all_objects) == before
     code, out, err = await migrate_in_process(empty_url)
     assert (code, out, err.count("\n")) == (1, "", 1)
 
@@ -291,7 +273,7 @@ async def test_tables_of_an_extension_are_nobodys(postgres_url: str):
 
 async def _execute_all(url: str, *statements: str) -> None:
     for statement in statements:
-        await run(url, execute_ddl, statement)
+        await run_on(url, execute_ddl, statement)
 
 
 @pytest.mark.parametrize(

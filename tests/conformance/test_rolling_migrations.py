@@ -12,9 +12,9 @@ from sqlalchemy.engine import Connection
 
 from app.db.compatibility import usable_from
 from app.db.migrate import alembic_config, migrate
-from app.db.session import DatabaseOptions, open_postgres, open_sqlite_writer
+from app.db.session import DatabaseOptions
 from app.domain.errors import StorageUnavailableError
-from tests.support.databases import DatabaseKind, Databases
+from tests.support.databases import DatabaseKind, Databases, run_on
 from tests.support.schema_shape import Shape, narrowings, read_shape
 
 ROOT = Path(__file__).parents[2]
@@ -42,24 +42,6 @@ NARROWINGS = {
 }
 
 
-async def run(url: str, function, *args):
-    """Call a function on a connection of the database's own, in a transaction."""
-    options = DatabaseOptions(url=url)
-    if options.is_sqlite:
-        engine = open_sqlite_writer(options.sqlite_path)
-        try:
-            with engine.begin() as connection:
-                return function(connection, *args)
-        finally:
-            engine.dispose()
-    asynchronous = open_postgres(url, connections=1)
-    try:
-        async with asynchronous.begin() as connection:
-            return await connection.run_sync(function, *args)
-    finally:
-        await asynchronous.dispose()
-
-
 def steps() -> list[tuple[str, str | None]]:
     """List the migrations, oldest first, each with the revision after which it may remove."""
     engine = sa.create_engine("sqlite://")
@@ -82,7 +64,7 @@ def shapes(connection: Connection) -> list[Shape]:
 
 async def test_migrations_only_add(empty_url: str):
     """Each takes nothing from the programs before it, unless it says `contract`."""
-    made = await run(empty_url, shapes)
+    made = await run_on(empty_url, shapes)
     for (revision, contract), before, after in zip(steps()[1:], made, made[1:], strict=False):
         assert contract is not None or narrowings(before, after) == [], revision
 
@@ -110,7 +92,7 @@ async def changes(databases: Databases, statement: str) -> list[str]:
 
     async with databases.empty(DatabaseKind.POSTGRES) as url:
         await migrate(DatabaseOptions(url=url))
-        found: list[str] = await run(url, change)
+        found: list[str] = await run_on(url, change)
         return found
 
 
@@ -153,7 +135,7 @@ async def test_a_newer_schema_that_only_added_is_used(databases: Databases):
     async with databases.empty(DatabaseKind.POSTGRES) as url:
         options = DatabaseOptions(url=url)
         await migrate(options)
-        await run(url, pretend_newer, steps()[-1][0])
+        await run_on(url, pretend_newer, steps()[-1][0])
         assert await migrate(options) == []
 
 
@@ -162,7 +144,7 @@ async def test_a_newer_schema_that_removed_is_refused(databases: Databases):
     async with databases.empty(DatabaseKind.POSTGRES) as url:
         options = DatabaseOptions(url=url)
         await migrate(options)
-        await run(url, pretend_newer, NEWER)
+        await run_on(url, pretend_newer, NEWER)
         with pytest.raises(StorageUnavailableError, match="newer version"):
             await migrate(options)
 
@@ -182,4 +164,4 @@ async def test_whoever_migrates_leaves_word(databases: Databases):
 
     async with databases.empty(DatabaseKind.POSTGRES) as url:
         await migrate(DatabaseOptions(url=url))
-        assert await run(url, note) == await run(url, expected)
+        assert await run_on(url, note) == await run_on(url, expected)

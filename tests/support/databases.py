@@ -388,3 +388,21 @@ def _postgres_binaries() -> Path:
 def _ends_with_parent() -> list[str]:
     """Let the kernel interrupt the server when this process is gone (Linux)."""
     return ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
+
+
+async def run_on(url: str, function: Callable[..., T], *args: object) -> T:
+    """Call a function on a connection of the database's own, in a transaction."""
+    options = DatabaseOptions(url=url)
+    if options.is_sqlite:
+        engine = open_sqlite_writer(options.sqlite_path)
+        try:
+            with engine.begin() as connection:
+                return function(connection, *args)
+        finally:
+            engine.dispose()
+    asynchronous = open_postgres(url, connections=1)
+    try:
+        async with asynchronous.begin() as connection:
+            return await connection.run_sync(function, *args)
+    finally:
+        await asynchronous.dispose()

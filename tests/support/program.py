@@ -78,6 +78,11 @@ class Program:
         """Send a signal, wait for the end and return the exit code."""
         assert self._process is not None
         self._process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for the end and return the exit code."""
+        assert self._process is not None
         return await asyncio.to_thread(self._process.wait, 2 * WAIT_SECONDS)
 
     async def is_ready(self) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -15,7 +15,6 @@ from tests.support.replicas import (
     MortalPostgres,
     Replica,
     Target,
-    mortal_postgres,
     open_replicas,
 )
 from tests.support.service import eventually
@@ -33,20 +32,6 @@ class World:
     other: Replica
     server: RawServer
     target: Target
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[MortalPostgres]:
-    """Run a server of this module's own."""
-    with mortal_postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def brood(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brood]:
-    """Import the service once for all replicas."""
-    with Brood(tmp_path_factory.mktemp("brood")) as made:
-        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module")

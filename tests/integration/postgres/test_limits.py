@@ -1,7 +1,7 @@
 """Limits per host over three replicas, as processes on one PostgreSQL: slots, starts, losses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -13,7 +13,6 @@ from tests.support.replicas import (
     Brood,
     MortalPostgres,
     Replicas,
-    mortal_postgres,
     open_replicas,
 )
 from tests.support.service import eventually
@@ -70,20 +69,6 @@ class World:
         await asyncio.gather(
             *(trigger(clients[number % len(clients)], job_id) for number in range(count))
         )
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[MortalPostgres]:
-    """Run a server of this module's own."""
-    with mortal_postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def brood(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brood]:
-    """Import the service once for all replicas."""
-    with Brood(tmp_path_factory.mktemp("brood")) as made:
-        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -10,7 +10,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -38,7 +38,6 @@ from tests.support.replicas import (
     Replica,
     Replicas,
     Target,
-    mortal_postgres,
     open_replicas,
 )
 from tests.support.service import eventually
@@ -113,20 +112,6 @@ class World:
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.json()["code"] == "storage_unavailable"
             assert answer.json()["detail"].endswith("in a moment")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[MortalPostgres]:
-    """Run a server of this module's own: it is restarted."""
-    with mortal_postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def brood(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brood]:
-    """Import the service once."""
-    with Brood(tmp_path_factory.mktemp("brood")) as made:
-        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

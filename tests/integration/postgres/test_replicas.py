@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -35,7 +35,6 @@ from tests.support.replicas import (
     Replica,
     Replicas,
     Target,
-    mortal_postgres,
     open_replicas,
 )
 from tests.support.service import eventually
@@ -88,20 +87,6 @@ class Crash:
     execution_id: str
     gained_seconds: float
     sent_seconds: float
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[MortalPostgres]:
-    """Run a server of this module's own: it is restarted."""
-    with mortal_postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def brood(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brood]:
-    """Import the service once for all replicas."""
-    with Brood(tmp_path_factory.mktemp("brood")) as made:
-        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
