@@ -7,13 +7,9 @@ import typer
 from rich.progress import Progress
 
 from benchmarks.figures import RunFigures, Spread, Summary
-from benchmarks.ledger import count_left_out, run_figures
 from benchmarks.printing import AsJson, ServerUrl, Settings, measure, read_settings, show
-from benchmarks.prober import probing
-from benchmarks.rhythm import Rhythm, judge_rhythm
-from benchmarks.stage import StageOptions, check_in_time, open_stage
-
-_PROBED = ("/api/v1/jobs/beat-0", "/api/v1/jobs?limit=50")
+from benchmarks.rhythm import Rhythm, play
+from benchmarks.stage import StageOptions, open_stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,23 +47,13 @@ async def run_interval(
         rhythm = Rhythm(
             jobs=options.jobs, seconds=options.seconds, begin=begin, aligned=options.aligned
         )
-        await stage.create(rhythm.requests(stage.target), title=f"create {options.jobs}")
-        check_in_time(begin)
-        await stage.wait_until(begin)
-        before = stage.service.usage()
-        async with probing(stage.service.port, *_PROBED) as calls:
-            await stage.wait_until_done(rhythm.instants, rhythm.end)
-        after = stage.service.usage()
-        runs = await stage.ledger.runs("beat-%")
-    judged = judge_rhythm(rhythm, runs, stage.target.arrivals)
-    left_out = count_left_out(runs)
-    figures = run_figures(runs, judged, before=before, after=after, left_out=left_out)
+        played = await play(stage, rhythm, rhythm.requests(stage.target))
     return IntervalResult(
         jobs=options.jobs,
         instants=rhythm.instants,
-        left_out=left_out,
-        run=figures,
-        api_ms=calls.spread(),
+        left_out=played.left_out,
+        run=played.figures(stage.target),
+        api_ms=played.api_ms,
     )
 
 

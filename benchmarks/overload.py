@@ -12,13 +12,11 @@ import typer
 from rich.progress import Progress
 
 from benchmarks.figures import RunFigures, Spread, Summary
-from benchmarks.ledger import Run, count_left_out, run_figures
+from benchmarks.ledger import Run
 from benchmarks.printing import AsJson, ServerUrl, Settings, measure, read_settings, show
-from benchmarks.prober import probing
-from benchmarks.rhythm import Rhythm, judge_rhythm
-from benchmarks.stage import StageOptions, check_in_time, open_stage
+from benchmarks.rhythm import Rhythm, play
+from benchmarks.stage import StageOptions, open_stage
 
-_PROBED = ("/api/v1/jobs/beat-0", "/api/v1/jobs?limit=50")
 _EVERY_INSTANT: dict[str, Any] = {
     "overlap_policy": "allow",
     "max_instances": 1000,
@@ -67,17 +65,8 @@ async def run_overload(
     async with open_stage(where, progress) as stage:
         begin = await stage.plan(options.per_second)
         rhythm = Rhythm(jobs=options.per_second, seconds=options.seconds, begin=begin)
-        requests = rhythm.requests(stage.target, **_EVERY_INSTANT)
-        await stage.create(requests, title=f"create {len(requests)}")
-        check_in_time(begin)
-        await stage.wait_until(begin)
-        before = stage.service.usage()
-        async with probing(stage.service.port, *_PROBED) as calls:
-            await stage.wait_until_done(rhythm.instants, rhythm.end)
-        after = stage.service.usage()
-        runs = await stage.ledger.runs("beat-%")
-    judged = judge_rhythm(rhythm, runs, stage.target.arrivals)
-    left_out = count_left_out(runs)
+        played = await play(stage, rhythm, rhythm.requests(stage.target, **_EVERY_INSTANT))
+    runs = played.runs
     last = max((run.finished for run in runs if run.finished), default=math.nan)
     return OverloadResult(
         due_per_second=options.per_second,
@@ -86,9 +75,9 @@ async def run_overload(
         late_first_ms=_late_ms(runs, begin, begin + 1),
         late_last_ms=_late_ms(runs, rhythm.end - 1, rhythm.end),
         drained_seconds=round(last - rhythm.end, 2),
-        left_out=left_out,
-        run=run_figures(runs, judged, before=before, after=after, left_out=left_out),
-        api_ms=calls.spread(),
+        left_out=played.left_out,
+        run=played.figures(stage.target),
+        api_ms=played.api_ms,
     )
 
 

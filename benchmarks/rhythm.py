@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks.figures import Arrival, Judgement, judge
-from benchmarks.ledger import Run
+from benchmarks.figures import Arrival, Judgement, RunFigures, Spread, judge
+from benchmarks.ledger import Run, count_left_out, run_figures
 from benchmarks.load import creation
+from benchmarks.machine import Usage
+from benchmarks.prober import probing
+from benchmarks.stage import Stage, check_in_time
 from benchmarks.target import Target
 
 _PERIOD = 1
@@ -71,6 +74,47 @@ class Rhythm:
     def _first(self, number: int) -> float:
         share = 0.0 if self.aligned else number / self.jobs
         return round(self.begin + share * _PERIOD, 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What a rhythm's instants came to, and what the API took meanwhile."""
+
+    rhythm: Rhythm
+    runs: list[Run]
+    before: Usage
+    after: Usage
+    api_ms: Spread
+
+    @property
+    def left_out(self) -> int:
+        """Count the instants that have a row and did not run."""
+        return count_left_out(self.runs)
+
+    def figures(self, target: Target) -> RunFigures:
+        """Judge it by the target's log, which is there once the stage is left."""
+        judged = judge_rhythm(self.rhythm, self.runs, target.arrivals)
+        return run_figures(
+            self.runs, judged, before=self.before, after=self.after, left_out=self.left_out
+        )
+
+
+async def play(stage: Stage, rhythm: Rhythm, requests: list[bytes]) -> Played:
+    """Create a rhythm's jobs in time and wait until their last instant is over."""
+    await stage.create(requests, title=f"create {len(requests)}")
+    check_in_time(rhythm.begin)
+    await stage.wait_until(rhythm.begin)
+    before = stage.service.usage()
+    probed = (f"/api/v1/jobs/{rhythm.name}-0", "/api/v1/jobs?limit=50")
+    async with probing(stage.service.port, *probed) as calls:
+        await stage.wait_until_done(rhythm.instants, rhythm.end)
+    return Played(
+        rhythm=rhythm,
+        after=stage.service.usage(),
+        before=before,
+        runs=await stage.ledger.runs(f"{rhythm.name}-%"),
+        api_ms=calls.spread(),
+    )
 
 
 def name_of(job_id: str, due: float) -> str:

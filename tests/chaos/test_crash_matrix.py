@@ -54,10 +54,11 @@ class Line:
     def is_certain_on(self, kind: DatabaseKind) -> bool:
         """Tell whether nothing but the points decides; else only what is true of every line is.
 
-        A replica works from the start on, and may or may not have claimed when it comes to lead.
+        What works beside the point may or may not have claimed by then: on SQLite work begins once
+        the term is taken, a replica works from the start on, whether it comes to lead or not.
         """
-        leads = self.points[-1].startswith(("start.", "clock."))
-        return kind is DatabaseKind.SQLITE or not leads
+        beside = "clock." if kind is DatabaseKind.SQLITE else ("start.", "clock.")
+        return not self.points[-1].startswith(beside)
 
     def __str__(self) -> str:
         extra = "" if self.on_crash == "retry" else "-at-most-once"
