@@ -17,7 +17,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.core.config import LogFormat, LogLevel
-from app.core.redaction import is_secret_key, mask_secrets, mask_urls
+from app.core.redaction import MASK, is_harmless, is_secret_key, mask_secrets, mask_urls
 
 # What libraries say below WARNING is about themselves: APScheduler alone logs twice per run.
 _QUIET_LOGGERS = (
@@ -153,12 +153,13 @@ def _add_logger_name(logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Mask secrets and put the leading keys first; the last processor before the renderer."""
-    redacted = {key: event[key] for key in _LEADING_KEYS if key in event}
+    redacted = {key: event.pop(key) for key in _LEADING_KEYS if key in event}
     for key, value in event.items():
-        if key in redacted:
-            continue
-        redacted[key] = "***" if is_secret_key(key) else mask_secrets(value)
-    redacted["event"] = mask_urls(str(event.get("event", "")))
+        if is_secret_key(key):
+            redacted[key] = MASK
+        else:
+            redacted[key] = value if is_harmless(value) else mask_secrets(value)
+    redacted["event"] = mask_urls(str(redacted.get("event", "")))
     return redacted
 
 

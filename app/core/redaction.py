@@ -46,7 +46,7 @@ def mask_secrets(value: Any, *, depth: int = 0) -> Any:
 
     Strings lose the credentials of the URLs in them; everything else stays as it is.
     """
-    if type(value) in _PLAIN_TYPES:
+    if is_harmless(value):
         return value
     if isinstance(value, str | bytes):
         return mask_urls(value if isinstance(value, str) else value.decode("utf-8", "replace"))
@@ -60,6 +60,12 @@ def mask_secrets(value: Any, *, depth: int = 0) -> Any:
             for key, held in value.items()
         }
     return [_mask_item(item, depth=depth + 1) for item in value]
+
+
+def is_harmless(value: Any) -> bool:
+    """Tell at once of most values that ``mask_secrets`` would leave them as they are."""
+    kind = type(value)
+    return kind in _PLAIN_TYPES or (kind is str and "://" not in value)
 
 
 @lru_cache(maxsize=1024)

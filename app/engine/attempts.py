@@ -97,10 +97,10 @@ class Attempts:
             )
 
     def _conclude(self, run: ClaimedRun, outcome: Outcome) -> Ending:
-        now = self._clock.now()
+        now, began = self._clock.now(), run.attempt.started_at
         ending = conclude(run, outcome, owner=self._owner, ended_at=now, chance=self._chance)
         # A clock that is set back meanwhile must not let an attempt end before it began.
-        return replace(ending, ended_at=max(now, run.attempt.started_at))
+        return replace(ending, ended_at=began) if now < began else ending
 
 
 def _ended_early(reason: Reason | None, *, sent: bool) -> Outcome:

@@ -418,11 +418,14 @@ class Dispatcher:
             self._give_back(run, None)
             return
         stop = Stop()
-        task = self._tasks.spawn(self._make(run, stop), name=f"attempt {execution_id}")
+        task = self._tasks.spawn(
+            self._make(run, stop),
+            name=execution_id,
+            then=lambda done: self._check_ended(run, stop, done),
+        )
         allowed = run.attempt.timeout + self._options.lease_margin / 2
         deadline = asyncio.get_running_loop().time() + allowed.total_seconds()
         self._running[execution_id] = _UnderWay(run, task, stop, deadline)
-        task.add_done_callback(lambda done: self._check_ended(run, stop, done))
 
     def _check_ended(self, run: ClaimedRun, stop: Stop, done: asyncio.Task[None]) -> None:
         """Return a claimed run whose task ended without an ending: before its first step, say."""

@@ -7,6 +7,7 @@ quietly.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -25,12 +26,22 @@ class Tasks:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loops: dict[str, asyncio.Task[None]] = {}
 
-    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-        """Start a task and keep it alive until it ends."""
+    def spawn(
+        self,
+        work: Coroutine[Any, Any, None],
+        *,
+        name: str,
+        then: Callable[[asyncio.Task[None]], None] | None = None,
+    ) -> asyncio.Task[None]:
+        """Start a task and keep it alive until it ends; ``then`` is called with it at its end."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._tasks.discard if then is None else partial(self._end, then))
         return task
+
+    def _end(self, then: Callable[[asyncio.Task[None]], None], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        then(task)
 
     def loop(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Keep ``run`` running: whatever it raises is logged, and it is started again."""

@@ -191,18 +191,31 @@ def _delivery(document: dict[str, Any]) -> Delivery:
         target=HttpTarget(
             method=_text(document["method"]),
             url=_text(document["url"]),
-            headers=tuple((_text(name), _text(value)) for name, value in document["headers"]),
+            headers=tuple([(_text(name), _text(value)) for name, value in document["headers"]]),
             body_json=document["body"],
             body_type=BodyType(document["body_type"]),
             follow_redirects=bool(document["follow_redirects"]),
         ),
         timeout=_duration(document["timeout"]),
-        retry=RetryPolicy(
-            max_retries=int(document["max_retries"]),
-            first_wait=_duration(document["first_wait"]),
-            wait_max=_duration(document["wait_max"]),
-            retry_statuses=frozenset(int(status) for status in document["retry_statuses"]),
+        retry=_retry(
+            document["max_retries"],
+            document["first_wait"],
+            document["wait_max"],
+            tuple(document["retry_statuses"]),
         ),
+    )
+
+
+# One retry policy serves most jobs.
+@lru_cache(maxsize=_PARSED_MAX)
+def _retry(
+    max_retries: int, first_wait: int, wait_max: int, retry_statuses: tuple[int, ...]
+) -> RetryPolicy:
+    return RetryPolicy(
+        max_retries=int(max_retries),
+        first_wait=_duration(first_wait),
+        wait_max=_duration(wait_max),
+        retry_statuses=frozenset(int(status) for status in retry_statuses),
     )
 
 

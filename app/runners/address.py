@@ -7,7 +7,6 @@ non-ASCII) is percent-encoded. May import the domain and httpx.
 import re
 import socket
 import unicodedata
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple
@@ -26,37 +25,32 @@ _ASCII_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _SHOWN_MAX = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """A parsed http or https URL.
+class Origin(NamedTuple):
+    """Where a URL leads, whatever its path: equal for two URLs of one origin (RFC 6454 §4).
 
-    ``text`` is the URL as given; ``host`` is ASCII (IDNA), an IPv6 address without brackets;
-    ``target`` is what follows the method on the request line; ``url`` serves transports: its host
-    is where to connect, with numbers in any dress (``0177.1``) turned into the address they mean.
+    ``host`` is ASCII (IDNA), an IPv6 address without brackets. ``label`` names host and port for
+    people; ``host_header`` has the port only where it is not the scheme's own. ``url`` serves
+    transports: its host is where to connect, with numbers in any dress (``0177.1``) turned into the
+    address they mean.
     """
 
-    text: str
     scheme: str
     host: str
     port: int
-    target: bytes
+    label: str
+    host_header: bytes
     url: httpx.URL
 
-    @property
-    def label(self) -> str:
-        """Name host and port for people."""
-        return f"{_bracketed(self.host)}:{self.port}"
 
-    @property
-    def host_header(self) -> bytes:
-        """Spell the Host header: the port only where it is not the scheme's own."""
-        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
-        return f"{_bracketed(self.host)}{port}".encode("ascii")
+class Address(NamedTuple):
+    """A parsed http or https URL.
 
-    @property
-    def origin(self) -> tuple[str, str, int]:
-        """Tell what must be equal for two URLs to be of one origin (RFC 6454 §4)."""
-        return (self.scheme, self.host, self.port)
+    ``text`` is the URL as given; ``target`` is what follows the method on the request line.
+    """
+
+    text: str
+    origin: Origin
+    target: bytes
 
 
 def parse_address(text: str) -> Address:
@@ -66,26 +60,12 @@ def parse_address(text: str) -> Address:
     found = _HEAD.match(text)
     head = text if found is None else found.group()
     origin = _read_origin(head)
-    return Address(
-        text=text,
-        scheme=origin.scheme,
-        host=origin.host,
-        port=origin.port,
-        target=_target(text[len(head) :]),
-        url=origin.url,
-    )
-
-
-class _Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int
-    url: httpx.URL
+    return Address(text, origin, _target(text[len(head) :]))
 
 
 # Many jobs call few hosts, and this is most of what a one-off's request costs to prepare.
 @lru_cache(maxsize=4096)
-def _read_origin(head: str) -> _Origin:
+def _read_origin(head: str) -> Origin:
     """Take apart what comes before a URL's path; what cannot be read is read anew each time."""
     try:
         parts = urlsplit(head)
@@ -105,7 +85,15 @@ def _read_origin(head: str) -> _Origin:
         url = httpx.URL(scheme=scheme, host=_connectable(host), port=port, path="/")
     except httpx.InvalidURL as error:
         raise config_error("The URL's host cannot be called; check its spelling") from error
-    return _Origin(scheme, host, port, url)
+    shown = _bracketed(host)
+    return Origin(
+        scheme=scheme,
+        host=host,
+        port=port,
+        label=f"{shown}:{port}",
+        host_header=(shown if port == _PORTS[scheme] else f"{shown}:{port}").encode("ascii"),
+        url=url,
+    )
 
 
 def join_address(base: Address, location: str) -> Address:

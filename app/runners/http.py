@@ -88,7 +88,7 @@ class HttpRunner:
         progress: Progress,
         answer: Answer,
     ) -> httpx.Response:
-        progress.label = prepared.address.label
+        progress.label = prepared.address.origin.label
         progress.phase = Phase.QUEUED
         response = await self._transport.handle_async_request(prepared.request(varying, progress))
         answer.begin(response)

@@ -9,8 +9,8 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -48,8 +48,7 @@ _SPANS = 2**64
 RawHeader = tuple[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedRequest:
+class PreparedRequest(NamedTuple):
     """All of a request that does not vary between attempts.
 
     ``headers`` are ready to send, and ``head`` is their bytes, the request line first; ``own``
@@ -74,7 +73,7 @@ class PreparedRequest:
         bodiless = as_get or crossing
         method = "GET" if as_get else self.method
         dropped = {b"host"} | ({b"content-type", b"content-length"} if bodiless else set())
-        headers = [(b"Host", address.host_header)]
+        headers = [(b"Host", address.origin.host_header)]
         headers += [
             (name, value)
             for name, value in self.headers
@@ -82,8 +81,7 @@ class PreparedRequest:
         ]
         if bodiless and method in _BODY_METHODS:
             headers.append((b"Content-Length", b"0"))
-        return replace(
-            self,
+        return self._replace(
             method=method,
             address=address,
             headers=tuple(headers),
@@ -105,7 +103,7 @@ class AttemptRequest(httpx.Request):
     ) -> None:
         # httpx's own constructor is left out: it is what takes that long.
         self.method = prepared.method
-        self.url = prepared.address.url
+        self.url = prepared.address.origin.url
         self.stream = prepared.stream
         self.extensions = {"target": prepared.address.target, "progress": progress}
         self._prepared = prepared
@@ -129,20 +127,21 @@ def prepare(target: HttpTarget, job_id: JobId, options: HttpRunnerOptions) -> Pr
     method = target.method.upper()
     if not _TOKEN.fullmatch(method):
         raise config_error("The method is not a valid HTTP method")
-    users = _users_headers(target, options)
-    own = frozenset(name.lower() for name, _ in users)
+    users = _users_headers(target, options) if target.headers else []
+    own = frozenset([name.lower() for name, _ in users])
     body = None
     if method in _BODY_METHODS and target.body_json is not None:
         body = encode_body(target.body_json, target.body_type)
     ours: list[RawHeader] = [
         (b"Accept-Encoding", b"identity"),
-        (b"User-Agent", f"MyScheduler/{options.version}".encode("ascii")),
+        (b"User-Agent", _user_agent(options.version)),
         (b"X-Scheduler-Job-Id", header_text(job_id)),
     ]
     if body is not None:
         ours.append((b"Content-Type", content_type(target.body_type)))
-    headers = [(b"Host", address.host_header), *users]
-    headers += [(name, value) for name, value in ours if name.lower() not in own]
+    if own:
+        ours = [(name, value) for name, value in ours if name.lower() not in own]
+    headers = [(b"Host", address.origin.host_header), *users, *ours]
     if method in _BODY_METHODS:
         headers.append((b"Content-Length", b"%d" % len(body or b"")))
     return PreparedRequest(
@@ -228,6 +227,11 @@ class RequestCache:
             return prepare(attempt.target, attempt.job_id, self._options)
         except DeliveryError as error:
             return error
+
+
+@lru_cache(maxsize=4)
+def _user_agent(version: str) -> bytes:
+    return f"MyScheduler/{version}".encode("ascii")
 
 
 def _head(method: str, address: Address, headers: Sequence[RawHeader]) -> bytes:

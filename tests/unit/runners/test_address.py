@@ -28,14 +28,15 @@ from app.runners.failures import DeliveryError
 def test_parts(url, host, port, target, host_header):
     """Host, port, target and Host header are what HTTP wants of this URL."""
     address = parse_address(url)
-    assert (address.host, address.port, address.target) == (host, port, target)
-    assert address.host_header == host_header
+    origin = address.origin
+    assert (origin.host, origin.port, address.target) == (host, port, target)
+    assert origin.host_header == host_header
 
 
 @pytest.mark.parametrize("dress", ["2130706433", "0177.1", "0x7f.0.0.1", "１２７.0.0.1"])
 def test_numbers(dress):
     """A numeric host is connected to as the address it means."""
-    assert parse_address(f"http://{dress}:81/").url.host == "127.0.0.1"
+    assert parse_address(f"http://{dress}:81/").origin.url.host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_join():
     """A Location is resolved against the URL it answers."""
     base = parse_address("http://h:81/a/b?c")
     assert join_address(base, " ../d?e=%41 ").text == "http://h:81/d?e=%41"
-    assert join_address(base, "//g/x").host == "g"
+    assert join_address(base, "//g/x").origin.host == "g"
     with pytest.raises(DeliveryError):
         join_address(base, "http://[::1/")
 

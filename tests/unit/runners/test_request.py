@@ -39,15 +39,15 @@ def test_prepared_once():
 def test_new_revision():
     """Another revision is another request."""
     cache = RequestCache(HttpRunnerOptions())
-    assert cache.get(attempt()).address.host == "h"
-    assert cache.get(attempt(revision=2, url="http://g/")).address.host == "g"
+    assert cache.get(attempt()).address.origin.host == "h"
+    assert cache.get(attempt(revision=2, url="http://g/")).address.origin.host == "g"
 
 
 def test_changed_target_of_one_revision():
     """A request is never taken from a revision whose target differs."""
     cache = RequestCache(HttpRunnerOptions())
     cache.get(attempt())
-    assert cache.get(attempt(url="http://g/")).address.host == "g"
+    assert cache.get(attempt(url="http://g/")).address.origin.host == "g"
     assert len(cache) == 1
 
 
