@@ -1,8 +1,8 @@
 """Figures of this machine, at this moment: ``python -m benchmarks run NAME [--json]``.
 
-Without a command a short suite runs; ``compare`` measures other schedulers beside ours. Compare
-ratios of runs made together; single figures of a shared machine say little. docs/performance.md
-says what each figure means.
+Without a command a short suite runs; ``compare`` measures other schedulers beside ours, and
+``scale`` reckons what clusters carry. Compare ratios of runs made together; single figures of a
+shared machine say little. docs/performance.md says what each figure means.
 """
 
 import typer
@@ -17,7 +17,9 @@ from benchmarks import (
     interval,
     lone,
     overload,
+    parts,
     retries,
+    scale,
     slow_disk,
     slow_targets,
     soak,
@@ -45,9 +47,11 @@ for name, scenario in {
     "verify": verify,
     "hostile": hostile,
     "soak": soak,
+    "parts": parts,
 }.items():
     run.command(name)(scenario.command)
 app.command("compare")(compare.command)
+app.command("scale")(scale.command)
 
 
 @app.callback(invoke_without_command=True)

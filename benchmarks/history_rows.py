@@ -15,6 +15,7 @@ from typing import Any
 from app.db.migrate import migrate
 from app.db.session import DatabaseOptions
 from app.domain.execution import Cause
+from tests.support.births import any_birth_in_file
 
 BUSY_JOB = "busy"
 HISTORY_JOBS = 1_000
@@ -28,8 +29,9 @@ _JOB = """INSERT INTO jobs SELECT ?, revision, ?, state_reason, name, schedule, 
     FROM jobs WHERE id = 'template'"""
 _ROW = """INSERT INTO executions (id, job_id, job_revision, clock_epoch, cause, scheduled_us,
     instant_count, status, reason, exclusive, attempts, retries, queued_us, started_us,
-    attempt_started_us, finished_us, outcome, http_status, response_bytes, error, response_excerpt)
-    VALUES (?, ?, 1, 0, ?, ?, 1, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, 100, ?, ?)"""
+    attempt_started_us, finished_us, outcome, http_status, response_bytes, error, response_excerpt,
+    sent_by)
+    VALUES (?, ?, 1, 0, ?, ?, 1, ?, ?, 1, ?, 0, ?, ?, ?, ?, ?, ?, 100, ?, ?, 'server-1:4711')"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,8 @@ def fill(path: Path, size: Size, *, now_us: int, advanced: Callable[[int], None]
         database.executemany(_JOB, _jobs(size, now_us))
         for start in range(0, size.rows, _AT_ONCE):
             part = min(_AT_ONCE, size.rows - start)
-            database.executemany(_ROW, _rows(size, start, part, now_us))
+            with any_birth_in_file(database):
+                database.executemany(_ROW, _rows(size, start, part, now_us))
             database.commit()
             advanced(part)
 

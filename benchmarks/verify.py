@@ -129,7 +129,8 @@ def _job(number: int, rows: int) -> Job:
 def _fill(path: Path, per_job: int, progress: Progress) -> None:
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA synchronous=OFF")
-    database.execute("DROP TRIGGER executions_count_born")
+    for trigger in ("executions_count_born", "executions_births"):
+        database.execute(f"DROP TRIGGER {trigger}")
     for index in _UNREAD:
         database.execute(f"DROP INDEX {index}")
     # An active job's rule names every instant up to its cursor.

@@ -67,7 +67,7 @@ _DESCRIPTIONS = {
     422: "A field is malformed.",
     500: "The service failed; its log has the details.",
     503: "The database does not take changes right now; nothing was stored, except maybe where "
-    "the code is storage_unanswered. See Retry-After.",
+    "the code is storage_unanswered. See Retry-After; under storage_damaged an operator is needed.",
 }
 
 

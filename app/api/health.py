@@ -4,16 +4,26 @@ from fastapi import APIRouter, Response
 
 from app import __version__
 from app.api.deps import ServicesDep
-from app.schemas.health_answer import CheckAnswer, HealthAnswer, LiveAnswer, ReadyAnswer
+from app.schemas.health_answer import (
+    CheckAnswer,
+    HealthAnswer,
+    LiveAnswer,
+    ReadyAnswer,
+    to_leadership,
+)
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/health", summary="Is the service there?")
 async def health(services: ServicesDep) -> HealthAnswer:
-    """Tell that the API answers, its version, the default timezone and whether it leads."""
+    """Tell that the API answers, its version, the default timezone, and of the lead."""
+    zone = services.defaults.zone
     return HealthAnswer(
-        timezone=services.defaults.zone, version=__version__, leading=services.health.is_leading
+        timezone=zone,
+        version=__version__,
+        leading=services.health.is_leading,
+        leadership=to_leadership(services.health.tenure, zone),
     )
 
 
@@ -31,8 +41,9 @@ async def live() -> LiveAnswer:
 async def ready(services: ServicesDep, response: Response) -> ReadyAnswer:
     """Check the database by writing to it, the scheduler's passes, and that nothing due waits.
 
-    The latest proof of the ledger is told too; it is not required, since taking the service away
-    would mend nothing.
+    Any loop of the service that goes on failing is told by name within five seconds. The latest
+    proof of the ledger is told too; it is not required, since taking the service away would mend
+    nothing.
     """
     checks = await services.health.check()
     healthy = all(check.healthy for check in checks if check.required)

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import struct
+from datetime import datetime
 from io import FileIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from app.db.unit_of_work import WriteConnection
 from app.domain.clock import Clock
 from app.domain.errors import StorageInUseError, StorageUnavailableError
 from app.domain.ids import ExecutionId, JobId
+from app.domain.tenure import Tenure
 from app.repositories import leadership_repository
 
 log = structlog.get_logger(__name__)
@@ -155,9 +157,10 @@ class EmbeddedLeader:
     Its term is counted up at every start, so that what an earlier process claimed is told apart.
     """
 
-    def __init__(self, *, owner: str, term: int) -> None:
+    def __init__(self, *, owner: str, term: int, since: datetime) -> None:
         self._owner = owner
         self._term = term
+        self._tenure = Tenure(terms_won=1, leading_since=since)
 
     @property
     def owner(self) -> str:
@@ -168,6 +171,11 @@ class EmbeddedLeader:
     def fence(self) -> int:
         """Tell the fence of this start's claims: its term."""
         return self._term
+
+    @property
+    def tenure(self) -> Tenure:
+        """Tell of the one term, which lasts as long as the process."""
+        return self._tenure
 
     def guard(self, connection: WriteConnection) -> None:
         """Refuse the transaction if another process has started on this database since."""

@@ -59,7 +59,9 @@ def backup(
 
 
 def check(*, as_json: AsJson = False) -> None:
-    """Check that the database is whole and its promises are kept; nothing is changed.
+    """Check that the database is whole and fit for this version; nothing is changed.
+
+    That every due run is accounted for is proven by [bold]myscheduler verify[/bold].
 
     The service may be running. Exits with 1 if a check finds something wrong.
     """

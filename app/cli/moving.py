@@ -69,7 +69,7 @@ def _check(source: str | None, target: str | None, settings: "Settings") -> tupl
     from app.core.database_url import check_database_url, check_direct_url
 
     source = source or settings.database_url
-    target = target or settings.database_direct_url or settings.database_url
+    target = target or settings.session_url
     for flag, check, url in (
         ("--from", check_database_url, source),
         ("--to", check_direct_url, target),

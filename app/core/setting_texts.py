@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from app.core.spelling import nearest
-from app.security.egress import EgressOptions
+from app.security.egress import SCHEMES, EgressOptions
 
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)*")
@@ -71,6 +71,14 @@ def check_egress_entries(entries: tuple[str, ...]) -> tuple[str, ...]:
                 "*.suffix or *, each with or without :port"
             ) from error
     return entries
+
+
+def check_egress_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the schemes in lower case and in a fixed order, each once, if there are any."""
+    given = {scheme.lower() for scheme in schemes}
+    if not given or not given <= set(SCHEMES):
+        raise ValueError("is not http, https or both, separated by a comma")
+    return tuple(scheme for scheme in SCHEMES if scheme in given)
 
 
 def fold_choice(choices: type[StrEnum]) -> Callable[[Any], Any]:

@@ -19,6 +19,7 @@ from pydantic_settings import (
 from app.core.database_url import check_database_url, check_direct_url
 from app.core.setting_texts import (
     check_egress_entries,
+    check_egress_schemes,
     check_host,
     check_root_path,
     check_timezone,
@@ -27,9 +28,12 @@ from app.core.setting_texts import (
 )
 from app.core.sources import EmptyText, Origin
 from app.runners.http_options import TransportKind
-from app.security.egress import EgressMode
+from app.security.egress import SCHEMES, EgressMode
 
 _MIB = 1024 * 1024
+_EGRESS_ENTRIES = (
+    "networks, hosts, *.suffixes or *, each with or without :port, separated by commas"
+)
 
 
 class Role(StrEnum):
@@ -153,7 +157,8 @@ class Settings(BaseSettings):
         Field(
             repr=False,
             description="The PostgreSQL server itself, where DATABASE_URL names a proxy that pools "
-            "transactions: the leader's lock and the wakeups need a session of their own.",
+            "transactions: locks, wakeups and migrations need a session of their own. With it, "
+            "nothing that a session keeps is expected of DATABASE_URL.",
         ),
     ] = ""
     role: Annotated[
@@ -324,10 +329,13 @@ class Settings(BaseSettings):
         AfterValidator(check_egress_entries),
         Variable(
             names=("MYSCHEDULER_EGRESS_ALLOW",),
-            allowed="networks, hosts or *.suffixes, separated by commas",
+            allowed=_EGRESS_ENTRIES,
             empty=EmptyText.VALUE,
         ),
-        Field(description="What may be reached although MYSCHEDULER_EGRESS refuses it."),
+        Field(
+            description="What may be reached although MYSCHEDULER_EGRESS refuses it; an entry that "
+            "ends with :port is about that port alone."
+        ),
     ] = ()
     egress_deny: Annotated[
         tuple[str, ...],
@@ -336,11 +344,28 @@ class Settings(BaseSettings):
         AfterValidator(check_egress_entries),
         Variable(
             names=("MYSCHEDULER_EGRESS_DENY",),
-            allowed="networks, hosts or *.suffixes, separated by commas",
+            allowed=_EGRESS_ENTRIES,
             empty=EmptyText.VALUE,
         ),
-        Field(description="What may not be reached, whatever else allows it."),
+        Field(
+            description="What may not be reached, whatever else allows it; an entry that ends with "
+            ":port is about that port alone."
+        ),
     ] = ()
+    egress_schemes: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        BeforeValidator(split_list),
+        AfterValidator(check_egress_schemes),
+        Variable(
+            names=("MYSCHEDULER_EGRESS_SCHEMES",),
+            allowed="http, https or both, separated by a comma",
+        ),
+        Field(
+            description="The schemes of URLs that may be called, redirects among them; https alone "
+            "refuses all that is not encrypted."
+        ),
+    ] = SCHEMES
     response_bytes_max: Annotated[
         int,
         Variable(names=("MYSCHEDULER_RESPONSE_BYTES_MAX",), unit="bytes"),
@@ -387,6 +412,11 @@ class Settings(BaseSettings):
 
     warnings: tuple[str, ...] = Field(default=(), exclude=True)
     provenance: dict[str, Provenance] = Field(default={}, exclude=True, repr=False)
+
+    @property
+    def session_url(self) -> str:
+        """Tell the address of a database that keeps sessions: past a proxy that pools them."""
+        return self.database_direct_url or self.database_url
 
     @classmethod
     def settings_customise_sources(

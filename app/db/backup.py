@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.db.damage import holds_log, refuse_lost_file
 from app.domain.errors import StorageUnavailableError
 
 # Only recovery or a migration locks readers out, both for moments.
@@ -39,11 +40,13 @@ class BackupMade:
 def back_up(database: Path, target: Path) -> BackupMade:
     """Copy ``database`` to the new file ``target``, readable by its owner only.
 
-    Raises ``StorageUnavailableError`` with a sentence; an existing ``target`` is as it was, and
+    Raises ``StorageUnavailableError`` with a sentence, and ``StorageDamagedError`` if nothing but a
+    log is there; an existing ``target`` is as it was, and
     no partial file is left.
     """
     if not database.is_file():
         raise StorageUnavailableError(f"There is no database at {database}; correct DATABASE_URL")
+    refuse_lost_file(database)
     if target.exists() or target.is_symlink():
         raise StorageUnavailableError(
             f"{target} exists already and was not changed; choose another name, or remove it"
@@ -101,9 +104,12 @@ def _copy(database: Path, part: Path) -> None:
         if status != sqlite3.SQLITE_DONE and time.monotonic() > deadline:
             raise sqlite3.OperationalError("it was locked all the time")
 
-    # A reader that could not write would leave an empty log behind where no service runs.
+    # A reader that could not write would leave an empty log behind where no service runs, and one
+    # that could moves into the file what a crash left in its log.
     with (
-        contextlib.closing(_connect(database, mode="rw")) as source,
+        contextlib.closing(
+            _connect(database, mode="ro" if holds_log(database) else "rw")
+        ) as source,
         contextlib.closing(_connect(part, mode="rw")) as copy,
     ):
         source.execute("PRAGMA query_only=ON")

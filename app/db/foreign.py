@@ -10,8 +10,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import StaticPool
 
+from app.db.damage import read_unchanged
 from app.domain.errors import StorageUnavailableError
 from app.models.tables import executions, jobs
 
@@ -20,7 +21,6 @@ _MARK = "alembic_version"
 _OURS = {jobs.name, executions.name}
 # Of many tables so many are named.
 _NAMED_MAX = 5
-_PATIENCE_SECONDS = 5.0
 
 _SQLITE_TABLES = (
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
@@ -67,12 +67,7 @@ def refuse_foreign_file(path: Path) -> None:
     """
     if not path.exists():
         return
-    log = path.with_name(path.name + "-wal")
-    if not log.exists():
-        tables = _read_tables(path, "mode=ro&immutable=1")
-    if log.exists():
-        # What lies in a log belongs to the file, and while there is one the file may change.
-        tables = _read_tables(path, "mode=ro")
+    tables = read_unchanged(path, _read_tables)
     if tables:
         raise StorageUnavailableError(
             f"The database file {path} belongs to another program (its tables: "
@@ -81,16 +76,10 @@ def refuse_foreign_file(path: Path) -> None:
         )
 
 
-def _read_tables(path: Path, mode: str) -> list[str]:
-    engine = sa.create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect(
-            f"{path.as_uri()}?{mode}", uri=True, timeout=_PATIENCE_SECONDS
-        ),
-        poolclass=NullPool,
-    )
+def _read_tables(connection: sqlite3.Connection) -> list[str]:
+    engine = sa.create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
     try:
-        with engine.connect() as connection:
-            return foreign_tables(connection)
+        with engine.connect() as reading:
+            return foreign_tables(reading)
     finally:
         engine.dispose()

@@ -7,6 +7,7 @@ that this one may use it (``db/compatibility.py``); so is another program's, and
 (``db/move.py``) has not filled yet.
 """
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +23,17 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError
 
 from app.db.compatibility import is_usable, note_schema
+from app.db.damage import (
+    REMEDY,
+    Damage,
+    is_damage,
+    refuse_damaged_file,
+    refuse_lost_file,
+)
 from app.db.foreign import refuse_foreign, refuse_foreign_file
 from app.db.move_marker import refuse_half_a_copy
 from app.db.session import DatabaseOptions, open_postgres_migrator, open_sqlite_writer
-from app.domain.errors import StorageUnavailableError
+from app.domain.errors import StorageDamagedError, StorageUnavailableError
 from app.models.tables import metadata
 
 # "MyS", in ASCII: the key under which replicas take turns to migrate, and wait for a move to end.
@@ -36,7 +44,8 @@ async def migrate(options: DatabaseOptions) -> list[str]:
     """Apply what is missing; return the revisions applied, oldest first.
 
     Raises ``StorageUnavailableError`` with a sentence if the database cannot be opened, is none,
-    or belongs to a newer version or to another program; it is as it was then.
+    or belongs to a newer version or to another program, and ``StorageDamagedError`` if a short look
+    at an SQLite file finds damage; it is as it was then.
     """
     if options.is_sqlite:
         return _migrate_sqlite(options.sqlite_path)
@@ -70,7 +79,8 @@ async def _migrate_postgres(
     except sa.exc.SQLAlchemyError as error:
         raise StorageUnavailableError(
             "The PostgreSQL database could not be opened or migrated; check DATABASE_URL, "
-            "the server's log, and that the user may create tables"
+            "the server's log, and that the user may create tables; if DATABASE_URL names a proxy "
+            "that pools transactions, MYSCHEDULER_DATABASE_DIRECT_URL must name the server itself"
         ) from error
     finally:
         await engine.dispose()
@@ -109,20 +119,36 @@ def differences(connection: Connection) -> list[object]:
 def _migrate_sqlite(path: Path) -> list[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_lost_file(path)
         refuse_foreign_file(path)
-        engine = open_sqlite_writer(path)
-        try:
-            with engine.begin() as connection:
-                return upgrade(connection)
-        finally:
-            engine.dispose()
-    except (DatabaseError, OSError) as error:
+        refuse_damaged_file(path)
+        return _upgrade_file(path)
+    except (DatabaseError, sqlite3.Error, OSError) as error:
         reason = getattr(error, "orig", None) or error
+        if is_damage(error):
+            raise StorageDamagedError(
+                f"The database file {path} cannot be used: {reason}; it was not changed. "
+                f"If DATABASE_URL names the right file, {REMEDY}"
+            ) from error
         raise StorageUnavailableError(
             f"The database file {path} cannot be used: {reason}. "
             "Check that the directory exists and is writable, and that the file is a database "
             "of this program; it was not changed"
         ) from error
+
+
+def _upgrade_file(path: Path) -> list[str]:
+    damage = Damage(path)
+    engine = open_sqlite_writer(path)
+    try:
+        with engine.begin() as connection:
+            return upgrade(connection)
+    except DatabaseError as error:
+        damage.note(error)
+        raise
+    finally:
+        with damage.left_alone():
+            engine.dispose()
 
 
 def alembic_config(connection: Connection) -> Config:

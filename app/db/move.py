@@ -41,9 +41,12 @@ from app.models.tables import executions, idempotency_keys, jobs, leadership, se
 _LOCK_TRIES = 15
 _LOCK_REST_SECONDS = 0.2
 
+# Of other users' sessions the server shows everybody the database and the user, but the type to its
+# administrators only. Those of its own that care for a database have no user.
 _OTHERS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    " AND usename = current_user AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    "SELECT string_agg(DISTINCT coalesce(usename::text, usesysid::text), ', ')"
+    " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND usesysid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'"
 )
 _SET_SEQUENCE = (
     "SELECT setval(pg_get_serial_sequence('{0}', 'seq'), max(seq)) FROM {0} HAVING max(seq) > 0"
@@ -227,13 +230,14 @@ async def _lock(raw: Any, key: int, holder: str) -> None:
 
 
 async def _refuse_others(raw: Any) -> None:
-    """Refuse a target that this user is connected to elsewhere: not every replica can lead."""
+    """Refuse a target that anybody else is connected to: not every replica can lead."""
     for _ in range(_LOCK_TRIES):
-        if not await raw.fetchval(_OTHERS):
+        others = await raw.fetchval(_OTHERS)
+        if others is None:
             return
         await asyncio.sleep(_LOCK_REST_SECONDS)
     raise StorageInUseError(
-        "The database of --to is in use: others are connected to it as the same user, and nothing "
+        f"The database of --to is in use: others are connected to it (as {others}), and nothing "
         "was changed. Stop every service on it, and close other programs"
     )
 

@@ -11,6 +11,7 @@ PostgreSQL: asyncpg for both, with a deadline for everything (``db/connection_wa
 import os
 import sqlite3
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from app.db.connection_watch import (
     end_invalid_connections,
     watch_connections,
 )
+from app.db.damage import holds_log, refuse_lost_file
 from app.db.sqlite_reader import SqliteReader
 from app.db.unit_of_work import PostgresReader
 
@@ -48,6 +50,12 @@ _KEEPALIVE = {
 # A process that is stopped inside a transaction must not hold its locks: a new leader waits for
 # the term's row, and less long than the server lets a statement wait.
 _IDLE_IN_TRANSACTION = "3s"
+# Each transaction may get another session: none has settings, and none keeps a statement by name.
+_SESSIONLESS: dict[str, Any] = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": str,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +115,23 @@ def open_sqlite_writer(path: Path) -> Engine:
 
 def open_sqlite_reader(path: Path, *, readers: int) -> SqliteReader:
     """Open what reads; its connections cannot write."""
+    return _open_sqlite_reader(URL.create("sqlite", database=str(path)), readers=readers)
+
+
+def open_sqlite_onlooker(path: Path) -> SqliteReader:
+    """Open what reads a file, beside its service or without one, and leaves its log where it is.
+
+    Raises ``StorageDamagedError`` if there is nothing but a log.
+    """
+    refuse_lost_file(path)
+    # The last to leave moves the log into the file, unless it could not have written.
+    query = {"uri": "true", "mode": "ro" if holds_log(path) else "rw"}
+    return _open_sqlite_reader(URL.create("sqlite", database=path.as_uri(), query=query), readers=1)
+
+
+def _open_sqlite_reader(url: URL, *, readers: int) -> SqliteReader:
     engine = sa.create_engine(
-        URL.create("sqlite", database=str(path)),
+        url,
         poolclass=NullPool,  # each of its threads keeps its own
         hide_parameters=True,
         connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT_MS / 1000},
@@ -118,13 +141,18 @@ def open_sqlite_reader(path: Path, *, readers: int) -> SqliteReader:
     return SqliteReader(engine, readers=readers)
 
 
-def open_postgres(url: str, *, connections: int, limits: ConnectionLimits = WRITING) -> AsyncEngine:
-    """Open an engine on asyncpg that writes."""
-    return _open_asyncpg(url, limits, connections=connections)
+def open_postgres(
+    url: str, *, connections: int, limits: ConnectionLimits = WRITING, proxied: bool = False
+) -> AsyncEngine:
+    """Open an engine on asyncpg that writes.
+
+    ``proxied``: between it and the server a proxy pools transactions.
+    """
+    return _open_asyncpg(url, limits, connections=connections, proxied=proxied)
 
 
 def open_postgres_reader(
-    url: str, *, connections: int, limits: ConnectionLimits = READING
+    url: str, *, connections: int, limits: ConnectionLimits = READING, proxied: bool = False
 ) -> PostgresReader:
     """Open what reads through asyncpg; its transactions are one snapshot and cannot write."""
     return PostgresReader(
@@ -132,6 +160,7 @@ def open_postgres_reader(
             url,
             limits,
             connections=connections,
+            proxied=proxied,
             isolation_level="REPEATABLE READ",
             execution_options={"postgresql_readonly": True},
         )
@@ -158,7 +187,7 @@ def open_postgres_migrator(url: str) -> AsyncEngine:
 
 
 def _open_asyncpg(
-    url: str, limits: ConnectionLimits, *, connections: int, **options: Any
+    url: str, limits: ConnectionLimits, *, connections: int, proxied: bool, **options: Any
 ) -> AsyncEngine:
     engine = create_async_engine(
         _address(url),
@@ -169,15 +198,27 @@ def _open_asyncpg(
         connect_args={
             "timeout": limits.connect,
             "command_timeout": limits.client,
-            "server_settings": {
-                "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION,
-                "statement_timeout": f"{limits.server:g}s",
-            },
+            **(_SESSIONLESS if proxied else {"server_settings": _server_limits(limits)}),
         },
         **options,
     )
+    if proxied:
+        event.listen(engine.sync_engine, "begin", partial(_limit_transaction, limits))
     watch_connections(engine, limits)
     return engine
+
+
+def _server_limits(limits: ConnectionLimits) -> dict[str, str]:
+    return {
+        "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION,
+        "statement_timeout": f"{limits.server:g}s",
+    }
+
+
+def _limit_transaction(limits: ConnectionLimits, connection: Connection) -> None:
+    """Give a transaction the server's limits, where sessions belong to nobody."""
+    settings = [sa.func.set_config(*item, True) for item in _server_limits(limits).items()]
+    connection.execute(sa.select(*settings))
 
 
 def _open_alone(url: str, settings: dict[str, str], **options: Any) -> AsyncEngine:

@@ -27,11 +27,14 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.db.damage import Damage, is_damage
 from app.domain.errors import (
     SchedulerError,
     ShuttingDownError,
+    StorageDamagedError,
     StorageUnansweredError,
     StorageUnavailableError,
+    UnavailableError,
 )
 
 T = TypeVar("T")
@@ -125,16 +128,25 @@ class UnitOfWork:
 
     Errors: what a function raises of ours (``SchedulerError``) or as an ``IntegrityError`` passes
     through after its changes are undone; a commit that PostgreSQL did not confirm is a
-    ``StorageUnansweredError``; every other fault of the database is a ``StorageUnavailableError``,
-    and then nothing of this function was stored.
+    ``StorageUnansweredError``; damage of an SQLite file is a ``StorageDamagedError``; every other
+    fault of the database is a ``StorageUnavailableError``. With both nothing of it was stored.
 
-    ``hurry``: who reads ``for_callers`` waits so long at most.
+    ``hurry``: who reads ``for_callers`` waits so long at most. ``damage``: shared with the writer;
+    once it is known nothing is read or written.
     """
 
-    def __init__(self, *, reader: Reader, writer: Writer, hurry: timedelta | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        writer: Writer,
+        hurry: timedelta | None = None,
+        damage: Damage | None = None,
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._hurry = hurry
+        self._damage = damage
         # A read that takes longer is given up; None: never.
         self.read_within: timedelta | None = None
         self._readers = _Gate()
@@ -149,10 +161,12 @@ class UnitOfWork:
         """Run ``unit`` on a reading connection, in one snapshot."""
         seconds = None if self.read_within is None else self.read_within.total_seconds()
         with self._readers.enter():
+            _refuse(self._damage)
             try:
                 async with asyncio.timeout(seconds):
                     return await self._reader.read(unit)
             except (SQLAlchemyError, OSError) as error:
+                _note(self._damage, error)
                 raise _unreadable(error) from error
 
     async def write(self, unit: Callable[[WriteConnection], T]) -> T:
@@ -185,11 +199,15 @@ class _Unit:
 class SqliteWriter:
     """The one writer of an SQLite file, in a thread of its own, with group commit.
 
-    ``patience`` is how long a caller waits for another process's lock, behind others or not.
+    ``patience`` is how long a caller waits for another process's lock, behind others or not. Once
+    ``damage`` is known nothing is written; of the batch that meets it, nothing is.
     """
 
-    def __init__(self, engine: Engine, *, patience: timedelta = _PATIENCE) -> None:
+    def __init__(
+        self, engine: Engine, *, patience: timedelta = _PATIENCE, damage: Damage | None = None
+    ) -> None:
         self._engine = engine
+        self._damage = damage
         self._patience = patience.total_seconds()
         self._busy_ms: int | None = None
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
@@ -238,11 +256,13 @@ class SqliteWriter:
 
     def _write_batch(self, units: list[_Unit]) -> None:
         try:
+            _refuse(self._damage)
             with self._engine.connect() as connection:
                 self._be_patient(connection, units[0])
                 with connection.begin():
                     _run_all(connection, units)
         except BaseException as error:  # noqa: BLE001 - every waiting caller gets its answer
+            _note(self._damage, error)
             failure = _unwritable(error)
             for unit in units:
                 # A unit that failed by itself keeps its own error; nothing of any unit was stored.
@@ -380,13 +400,13 @@ def _run_together(connection: Connection, units: list[_Unit]) -> bool:
 def _run_in_savepoint(connection: Connection, unit: _Unit) -> None:
     """Run one function of a batch; its failure undoes itself alone.
 
-    A fault that ended the whole transaction (a full disk does) is raised on.
+    A fault that ended the whole transaction (a full disk does) is raised on, and damage is.
     """
     connection.exec_driver_sql("SAVEPOINT unit")
     try:
         unit.result = unit.function(_writing(connection))
     except Exception as error:
-        if not _in_transaction(connection):
+        if is_damage(error) or not _in_transaction(connection):
             raise
         unit.error = _unwritable(error)
         connection.exec_driver_sql("ROLLBACK TO unit")
@@ -426,6 +446,16 @@ def _resolve(units: list[_Unit]) -> None:
             unit.future.set_exception(unit.error)
 
 
+def _refuse(damage: Damage | None) -> None:
+    if damage is not None:
+        damage.refuse()
+
+
+def _note(damage: Damage | None, error: BaseException) -> None:
+    if damage is not None:
+        damage.note(error)
+
+
 def _was_answered(error: SQLAlchemyError | OSError) -> bool:
     """Tell whether the server refused by itself, on a connection that is good for more."""
     return isinstance(error, DBAPIError) and not error.connection_invalidated
@@ -445,16 +475,20 @@ def _unwritable(error: BaseException) -> BaseException:
     return error
 
 
-def _not_stored(error: BaseException) -> StorageUnavailableError:
+def _not_stored(error: BaseException) -> UnavailableError:
     log.warning("storage.write_failed", error=_text_of(error))
-    failure = StorageUnavailableError(
+    failure: UnavailableError = StorageUnavailableError(
         "The database did not take the change and nothing was stored; "
         "send the same request again in a moment"
     )
+    if is_damage(error):
+        failure = StorageDamagedError()
     failure.__cause__ = error
     return failure
 
 
-def _unreadable(error: SQLAlchemyError | OSError) -> StorageUnavailableError:
+def _unreadable(error: SQLAlchemyError | OSError) -> UnavailableError:
     log.warning("storage.read_failed", error=_text_of(error))
+    if is_damage(error):
+        return StorageDamagedError()
     return StorageUnavailableError("The database cannot be read right now; try again in a moment")

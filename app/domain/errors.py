@@ -22,6 +22,7 @@
         ├── AddressUnavailableError
         ├── StorageUnavailableError
         ├── StorageUnansweredError
+        ├── StorageDamagedError
         ├── StorageInUseError
         ├── LockLostError
         └── ShuttingDownError
@@ -181,7 +182,7 @@ class TargetRefusedError(InvalidError):
     def __init__(self, why: str) -> None:
         super().__init__(
             f"The target must not be called: {why}; "
-            "choose another target, or let an operator allow it by MYSCHEDULER_EGRESS_ALLOW"
+            "choose another target, or let an operator change the MYSCHEDULER_EGRESS settings"
         )
 
 
@@ -223,6 +224,20 @@ class StorageUnansweredError(UnavailableError):
             "may not be stored; with an Idempotency-Key send the same request again in a moment, "
             "without one look first at what is stored"
         )
+
+
+class StorageDamagedError(UnavailableError):
+    """The database file is damaged, for good: nothing of it is read or written any more."""
+
+    code = "storage_damaged"
+
+    def __init__(
+        self,
+        sentence: str = "The database file is damaged, so the service has stopped all work on it "
+        "and nothing was stored; stop the service, run myscheduler check to see what is wrong, "
+        "and put a backup in the file's place",
+    ) -> None:
+        super().__init__(sentence)
 
 
 class StorageInUseError(UnavailableError):

@@ -26,6 +26,8 @@ class ExecutionEnded:
     lateness_ms: int
     duration_ms: int
     error: str | None
+    # Who made the last attempt.
+    replica: str
 
 
 Event = JobChanged | ExecutionEnded

@@ -198,7 +198,11 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """An attempt as history shows it; ``ended_at`` and ``outcome`` are None while it is live."""
+    """An attempt as history shows it; ``ended_at`` and ``outcome`` are None while it is live.
+
+    ``replica`` names the process that made it, or was to; None if a version wrote it that did not
+    keep the name.
+    """
 
     number: int
     started_at: datetime
@@ -208,6 +212,7 @@ class AttemptRecord:
     http_status: int | None
     response_bytes: int | None
     error: str | None
+    replica: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +222,8 @@ class Execution:
     ``scheduled_until`` and ``instant_count`` describe a stretch: many instants that did not run
     for one reason. ``queued_at`` is when the row was written, ``started_at`` the first attempt's
     start, ``finished_at`` the end; the fields from ``http_status`` on are those of the last
-    attempt. ``sequence`` orders rows by birth.
+    attempt. ``sequence`` orders rows by birth. ``replica`` names the process that makes the last
+    attempt or made it; None while the run waits, and if it made none.
     """
 
     sequence: int
@@ -239,3 +245,4 @@ class Execution:
     response_bytes: int | None
     response_excerpt: str | None
     error: str | None
+    replica: str | None

@@ -1,7 +1,8 @@
 """One attempt, from claimed run to ending: call the runner, guard against it, conclude.
 
 The boundary where anything a runner raises becomes an outcome. A claim that grew so old before the
-send (the process was suspended) that its lease could end before its deadline is given back unsent.
+send (the process was suspended) that its lease could end before its deadline, or before it can be
+renewed, is given back unsent.
 """
 
 import asyncio
@@ -75,7 +76,7 @@ class Attempts:
     async def _run(self, run: ClaimedRun, stop: Stop) -> Outcome:
         attempt = run.attempt
         if self._clock.now() - attempt.started_at >= self._lease_margin:
-            # Its lease could end before its deadline.
+            # What is left of its lease could be shorter than what it covers of the attempt.
             return _interrupted(
                 Reason.SHUTDOWN, "The service was suspended before the send", sent=False
             )

@@ -35,6 +35,7 @@ from app.engine.audit_walk import (
     find_overdue_all,
     lay_out_all,
 )
+from app.engine.course import Course
 from app.engine.reconciliation import Finding
 from app.engine.rules_in_force import FIRST_US, Span
 from app.engine.triggers import TriggerCache, TriggerCacheOptions
@@ -131,6 +132,7 @@ class Auditor:
         self._started_at = clock.now()
         self._since = self._started_at - options.first_span
         self._proof: Proof | None = None
+        self.course = Course()
 
     @property
     def is_watching(self) -> bool:
@@ -172,6 +174,7 @@ class Auditor:
         await asyncio.sleep(self._options.first_after.total_seconds())
         while True:
             await self.prove()
+            self.course.go_on()
             await asyncio.sleep(self._options.every.total_seconds())
 
     async def prove(self) -> Proof:

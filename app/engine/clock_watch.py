@@ -27,6 +27,7 @@ from app.domain.events import JobChanged
 from app.domain.ids import JobId
 from app.domain.job import Change, Job, JobState
 from app.domain.schedule import DateRule, IntervalRule
+from app.engine.course import Course
 from app.engine.ports import Leader
 from app.engine.publisher import Publisher
 from app.engine.triggers import build_trigger
@@ -62,7 +63,7 @@ class ClockWatch:
     """Compares the clocks.
 
     At a step back ``move_pending`` is told how far what is not written yet must move, and
-    ``on_set_back`` that all is mended.
+    ``on_set_back`` that all is mended. ``course`` tells how its loop fares.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ClockWatch:
         self._options = options
         self._move_pending = move_pending
         self._on_set_back = on_set_back
+        self.course = Course()
         self._beat_at = clock.monotonic()
         self._wall, self._monotonic = clock.now(), clock.monotonic()
 
@@ -105,6 +107,7 @@ class ClockWatch:
             await self.compare()
             if self._clock.monotonic() - self._beat_at >= self._options.beat_every.total_seconds():
                 await self._beat()
+            self.course.go_on()
 
     async def compare(self) -> None:
         """Look for a step since the last comparison and mend it; one that fails is tried again."""

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -22,6 +22,8 @@ from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.execution import ClaimedRun, ExecutionStatus, Reason, WaitingRun
 from app.domain.ids import ExecutionId, JobId
 from app.engine.attempts import Attempts, Stop
+from app.engine.course import Course
+from app.engine.leases import LeaseOptions, Leases
 from app.engine.ports import Leader
 from app.engine.ready_queue import CROWD_PART, ReadyQueue
 from app.engine.recorder import Recorder
@@ -66,11 +68,13 @@ class DispatcherOptions:
     refill_every: timedelta = timedelta(milliseconds=500)
     # How often, at most, it is looked at because another process says that runs wait.
     look_every: timedelta = timedelta(milliseconds=100)
+    # How often, and up to ``_WAIT_MAX`` later, while few runs are in memory: word of what another
+    # process left to do may have been lost. ``timedelta.max``: no other process does.
+    poll_every: timedelta = timedelta.max
     # How far ahead retries are held in memory, and how often the database is swept for more.
     horizon: timedelta = timedelta(seconds=60)
     sweep_every: timedelta = timedelta(seconds=20)
-    # An attempt is trusted so long beyond its own deadline before it counts as lost.
-    lease_margin: timedelta = timedelta(seconds=10)
+    leases: LeaseOptions = field(default_factory=LeaseOptions)
     # Wait after a claim that the database refused.
     retry_wait: timedelta = timedelta(milliseconds=500)
 
@@ -120,7 +124,7 @@ class _Claimed:
 
 
 class Dispatcher:
-    """Gives runs to attempts; ``run`` does so until cancelled."""
+    """Gives runs to attempts; ``run`` does so until cancelled, ``course`` tells how it fares."""
 
     def __init__(
         self,
@@ -147,27 +151,36 @@ class Dispatcher:
             host_gap=options.host_gap,
         )
         self._running: dict[ExecutionId, _UnderWay] = {}
-        self._unrecorded: set[ExecutionId] = set()
+        self.leases = Leases(
+            unit_of_work=unit_of_work, leader=leader, clock=clock, options=options.leases
+        )
         self._sending: set[ExecutionId] = set()
         # Claimed, or not, in a commit that was not confirmed; nothing of them was sent.
         self._doubtful: set[ExecutionId] = set()
         self._overflowed = False
         self._read_again = self._asked = False
-        self._swept_at = clock.monotonic()
+        self._swept_at = self._looked_at = clock.monotonic()
         self._claiming = True
+        self.course = Course()
         self._claim_lock = asyncio.Lock()
         self._chance = random.Random()  # noqa: S311 - spreads claims, guards nothing
         self._news = asyncio.Event()
 
     @property
-    def owned(self) -> frozenset[ExecutionId]:
-        """Tell which executions this process runs or is about to record."""
-        return frozenset(self._unrecorded)
-
-    @property
     def running_count(self) -> int:
         """Count the attempts under way."""
         return len(self._sending)
+
+    def held_up(self) -> timedelta:
+        """Tell for how long runs that may start wait for a claim to come to an end; zero: none do.
+
+        By what is in memory: a claim is under way, or slots are free and none is begun.
+        """
+        has_slots = len(self._sending) < self._options.concurrency
+        waits = has_slots and self._ready.may_start(self._clock.now())
+        if not self._claiming or not (waits or self._claim_lock.locked()):
+            return timedelta(0)
+        return timedelta(seconds=self._clock.monotonic() - self._looked_at)
 
     def add(self, runs: Iterable[WaitingRun]) -> None:
         """Take in waiting runs; those too far ahead or too many are swept up later."""
@@ -178,7 +191,7 @@ class Dispatcher:
 
     def settled(self, run: ClaimedRun, ending: Ending | None) -> None:
         """Give back a run's job slot once its ending is recorded; a retry waits again."""
-        self._unrecorded.discard(run.attempt.execution_id)
+        self.leases.let_go(run.attempt.execution_id)
         self._ready.release_job(run.attempt.job_id)
         if (
             ending is not None
@@ -283,6 +296,8 @@ class Dispatcher:
         pause = self._options.refill_every if plenty else self._options.look_every
         if self._asked and self._rested(pause):
             return True
+        if not plenty and self._rested(self._options.poll_every):
+            return True
         room = len(self._ready) < self._options.ready_max // 2
         return self._overflowed and room and self._rested(self._options.refill_every)
 
@@ -295,7 +310,7 @@ class Dispatcher:
         self._swept_at = self._clock.monotonic()
         found, unreadable = await self._read_waiting()
         self._overflowed = len(found) >= self._options.ready_max or self._ready.is_crowded
-        fresh = [run for run in found if run.id not in self._unrecorded]
+        fresh = [run for run in found if run.id not in self.leases]
         # Of those ready since the same instant each replica begins elsewhere: in one order they
         # would all claim the same ones, and all but one in vain.
         self._chance.shuffle(fresh)
@@ -337,9 +352,10 @@ class Dispatcher:
         free = self._options.concurrency - len(self._sending)
         batch = self._ready.take(free, self._clock.now())
         if not batch:
+            self._go_on()
             return False
         self._sending.update(run.id for run in batch)
-        under_way = self._ready.under_way(batch)
+        under_way, asked = self._ready.under_way(batch), self._clock.monotonic()
         try:
             claimed = await self._unit_of_work.write(
                 lambda connection: self._claim(connection, batch, under_way)
@@ -349,6 +365,7 @@ class Dispatcher:
             self._overflowed |= not self._ready.add(batch)
             if isinstance(error, StorageUnansweredError):
                 self._doubtful.update(run.id for run in batch)
+            self.course.fail(str(error))
             log.warning("claim.postponed", runs=len(batch), why=str(error))
             await asyncio.sleep(self._options.retry_wait.total_seconds())
             return True
@@ -356,13 +373,18 @@ class Dispatcher:
             self._unclaim(batch)
             self._overflowed = True
             raise
+        self._go_on()
         self._overflowed |= bool(self._doubtful)
         self._doubtful.clear()
         _tell_broken(claimed.broken)
         self._sort_out(batch, claimed)
         for run in claimed.runs:
-            self._start(run)
+            self._start(run, since=asked)
         return True
+
+    def _go_on(self) -> None:
+        self.course.go_on()
+        self._looked_at = self._clock.monotonic()
 
     def _sort_out(self, batch: list[WaitingRun], claimed: _Claimed) -> None:
         """Put back what must wait for its host, and let go of what is not to be had."""
@@ -386,7 +408,8 @@ class Dispatcher:
             owner=self._leader.owner,
             fence=self._leader.fence,
             now=self._clock.now(),
-            lease_margin=self._options.lease_margin,
+            lease_margin=self._options.leases.margin,
+            lease_span=self._options.leases.span,
         )
         if self._doubtful:
             doubt_repository.withdraw_claims(
@@ -411,9 +434,9 @@ class Dispatcher:
             self._sending.discard(run.id)
             self._ready.give_back(run)
 
-    def _start(self, run: ClaimedRun) -> None:
+    def _start(self, run: ClaimedRun, *, since: float) -> None:
         execution_id = run.attempt.execution_id
-        self._unrecorded.add(execution_id)
+        self.leases.hold(execution_id, since=since)
         if not self._claiming:
             self._give_back(run, None)
             return
@@ -423,7 +446,7 @@ class Dispatcher:
             name=execution_id,
             then=lambda done: self._check_ended(run, stop, done),
         )
-        allowed = run.attempt.timeout + self._options.lease_margin / 2
+        allowed = run.attempt.timeout + self._options.leases.margin / 2
         deadline = asyncio.get_running_loop().time() + allowed.total_seconds()
         self._running[execution_id] = _UnderWay(run, task, stop, deadline)
 

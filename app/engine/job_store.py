@@ -45,6 +45,7 @@ class WindowJobStore(BaseJobStore):
         self._window = window
         self._submit = submit
         self._tick = OpenTick()
+        self._failure: Exception | None = None
 
     def add_fire_times(self, job_id: str, fire_times: Sequence[datetime]) -> None:
         """Note the instants the executor was given for a job of the open tick."""
@@ -56,11 +57,21 @@ class WindowJobStore(BaseJobStore):
         self._window.put_back(taken.values())
 
     def get_due_jobs(self, now: datetime) -> list[SchedulerJob]:
-        """Open a tick with what is due."""
+        """Open a tick with what is due; what fails here is raised again by ``raise_failure``."""
         self.abandon()
-        taken = self._window.take_due(now, limit=PASS_MAX)
-        self._tick.taken = {waiting.job.id: waiting for waiting in taken}
-        return [self._scheduler_job(waiting) for waiting in taken]
+        try:
+            taken = self._window.take_due(now, limit=PASS_MAX)
+            self._tick.taken = {waiting.job.id: waiting for waiting in taken}
+            return [self._scheduler_job(waiting) for waiting in taken]
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def raise_failure(self) -> None:
+        """Raise what made the latest pass find nothing: APScheduler itself only warns of it."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def update_job(self, job: SchedulerJob) -> None:
         """Note a job's next run time."""

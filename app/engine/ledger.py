@@ -24,6 +24,7 @@ from app.domain.execution import ExecutionStatus, NewExecution, Reason, WaitingR
 from app.domain.ids import JobId
 from app.domain.job import DueJob
 from app.engine.backlog import Backlog
+from app.engine.course import Course
 from app.engine.pacer import Pacer
 from app.engine.ports import Leader
 from app.engine.presence import Presence
@@ -42,6 +43,9 @@ class LedgerOptions:
     # Jobs advanced in one transaction: about 10 ms on SQLite. More would make claims wait longer
     # for the writer, and with them the first runs of a herd.
     jobs_max: int = 200
+    # What is due so little ahead of the clock waits for it; more, and the clock was set back while
+    # it waited to be written: it will be due again. As much as the clock's watch puts up with.
+    ahead_max: timedelta = timedelta(seconds=5)
     # Wait before a failed commit is repeated, doubling from the first to the second.
     retry_first: timedelta = timedelta(milliseconds=100)
     retry_max: timedelta = timedelta(seconds=5)
@@ -65,7 +69,7 @@ class Committed:
 class Ledger:
     """Takes due instants with ``submit``; ``run`` writes them.
 
-    ``on_commit`` hears of each transaction after it is durable.
+    ``on_commit`` hears of each transaction after it is durable; ``course`` tells how it fares.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Ledger:
         self._pacer = pacer
         self._presence = presence
         self._on_commit = on_commit
+        self.course = Course()
         self._up_since = clock.now()
         self._pending = Backlog()
         self._writing: list[DueInstants] = []
@@ -142,6 +147,7 @@ class Ledger:
                 raise
             finally:
                 self._writing = []
+            self.course.go_on()
             if not self._pending and not self._broken:
                 self._news.clear()
                 self._idle.set()
@@ -162,6 +168,7 @@ class Ledger:
             except UnavailableError as error:
                 in_doubt |= isinstance(error, StorageUnansweredError)
                 self._presence.fail()
+                self.course.fail(str(error))
                 log.warning("tick.postponed", jobs=len(batch), why=str(error))
             await asyncio.sleep(wait.total_seconds())
             wait = min(wait * 2, self._options.retry_max)
@@ -188,7 +195,8 @@ class Ledger:
         """Do one tick's transaction (runs in the writer's thread)."""
         self._leader.guard(connection)
         committed = Committed()
-        current = _still_current(connection, batch, committed)
+        until = moment.now + self._options.ahead_max
+        current = _still_current(connection, batch, committed, until=until)
         usable = [found for found in current if found.problem is None]
         open_runs = execution_repository.count_open(connection, [found.job.id for found in usable])
         rows: list[NewExecution] = []
@@ -235,14 +243,18 @@ def _make_way(
 
 
 def _still_current(
-    connection: WriteConnection, batch: Sequence[DueInstants], committed: Committed
+    connection: WriteConnection,
+    batch: Sequence[DueInstants],
+    committed: Committed,
+    *,
+    until: datetime,
 ) -> list[DueInstants]:
-    """Keep what was planned on the present revision and next run time of its job."""
+    """Keep what was found on the present revision and next run time of its job, due ``until``."""
     stored = job_repository.current_ticks(connection, [found.job.id for found in batch])
     current: list[DueInstants] = []
     for found in batch:
         expected = (found.job.revision, to_us(found.job.next_run_time))
-        if stored.get(found.job.id) == expected:
+        if stored.get(found.job.id) == expected and found.last <= until:
             current.append(found)
         else:
             committed.refused.append(found.job.id)

@@ -1,11 +1,11 @@
 """Starts and stops the pipeline.
 
 Loops are supervised: one that raises is logged and started again after a wait, so none dies
-quietly. Start: lost attempts are settled, then recorder, dispatcher, ledger, window and scheduler
-begin. Among replicas only the leader ticks; every worker claims. Stop, in this order: scheduler
-and window (nothing new is due), ledger (accepted ticks are written), dispatcher (no claims;
-attempts get the grace period, the rest is given back), recorder (outcomes are written). ``stop``
-is safe before the start and twice.
+quietly, and one that goes on failing makes the service unready. Start: lost attempts are settled,
+then recorder, dispatcher, ledger, window and scheduler begin. Among replicas only the leader ticks;
+every worker claims. Stop, in this order: scheduler and window (nothing new is due), ledger
+(accepted ticks are written), dispatcher (no claims; attempts get the grace period, the rest is
+given back), recorder (outcomes are written). ``stop`` is safe before the start and twice.
 """
 
 import asyncio
@@ -87,9 +87,13 @@ class Lifecycle:
         """Begin to claim and send (``claims``), ready to lead."""
         stations = self._stations
         if claims:
-            self._tasks.loop("recorder", stations.recorder.run)
-            self._tasks.loop("dispatcher", stations.dispatcher.run)
+            recorder, dispatcher = stations.recorder, stations.dispatcher
+            self._tasks.loop("recorder", recorder.run, course=recorder.course)
+            self._tasks.loop("dispatcher", dispatcher.run, course=dispatcher.course)
             self._tasks.loop("deadlines", stations.dispatcher.keep_deadlines)
+            if dispatcher.leases.are_renewed:
+                leases = dispatcher.leases
+                self._tasks.loop("leases", leases.run, course=leases.course)
         stations.scheduler.start(paused=True)  # type: ignore[no-untyped-call]  # APScheduler's own
         self._started = True
 
@@ -102,17 +106,24 @@ class Lifecycle:
         stations.ledger.begin()
         await stations.clock_watch.begin(last_beat)
         self._leading = True
-        self._tasks.loop("ledger", stations.ledger.run)
-        self._tasks.loop("rescuer", stations.rescuer.run)
+        ledger, rescuer, window = stations.ledger, stations.rescuer, stations.window
+        self._tasks.loop("ledger", ledger.run, course=ledger.course)
+        self._tasks.loop("rescuer", rescuer.run, course=rescuer.course)
         stations.scheduler.resume()  # type: ignore[no-untyped-call]  # as above
-        self._tasks.loop("window", stations.window.run)
-        self._tasks.loop("catch_up", stations.window.catch_up)
+        self._tasks.loop("window", window.run, course=window.course)
+        self._tasks.loop("catch_up", window.catch_up, course=window.catch_up_course)
         self._tasks.loop("watch", stations.scheduler.watch)
-        self._tasks.loop("clock_watch", stations.clock_watch.run)
-        self._tasks.loop("pruner", stations.pruner.run)
-        if stations.auditor.is_watching:
-            stations.auditor.begin(last_beat)
-            self._tasks.loop("auditor", stations.auditor.run)
+        clock_watch = stations.clock_watch
+        self._tasks.loop("clock_watch", clock_watch.run, course=clock_watch.course)
+        self._start_upkeep(last_beat)
+
+    def _start_upkeep(self, last_beat: datetime | None) -> None:
+        """Begin what keeps the ledger small and proven; runs do not need it."""
+        pruner, auditor = self._stations.pruner, self._stations.auditor
+        self._tasks.loop("pruner", pruner.run, course=pruner.course, required=False)
+        if auditor.is_watching:
+            auditor.begin(last_beat)
+            self._tasks.loop("auditor", auditor.run, course=auditor.course, required=False)
 
     async def stop_leading(self) -> None:
         """End ticking at once; what is not committed is left to the next leader."""

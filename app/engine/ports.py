@@ -6,6 +6,7 @@ from app.db.unit_of_work import WriteConnection
 from app.domain.events import Event
 from app.domain.execution import Attempt, Outcome
 from app.domain.ids import ExecutionId, JobId
+from app.domain.tenure import Tenure
 
 
 class Runner(Protocol):
@@ -35,6 +36,11 @@ class Leader(Protocol):
     @property
     def fence(self) -> int:
         """Tell the fence of this process's claims: with its name it is no other process's."""
+        ...
+
+    @property
+    def tenure(self) -> Tenure:
+        """Tell how often the lead came and went."""
         ...
 
     def guard(self, connection: WriteConnection) -> None:

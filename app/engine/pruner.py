@@ -23,6 +23,7 @@ from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock
 from app.domain.execution import ExecutionStatus
 from app.domain.ids import JobId
+from app.engine.course import Course
 from app.engine.ports import Leader
 from app.repositories import idempotency_repository, retention_repository, totals_repository
 from app.repositories.retention_repository import FAILED_STATUSES, OTHER_STATUSES, Surplus
@@ -66,7 +67,7 @@ class PrunerOptions:
 
 
 class Pruner:
-    """Removes old history; ``run`` does so until cancelled."""
+    """Removes old history; ``run`` does so until cancelled, and ``course`` tells how it fares."""
 
     def __init__(
         self, *, unit_of_work: UnitOfWork, leader: Leader, clock: Clock, options: PrunerOptions
@@ -76,6 +77,7 @@ class Pruner:
         self._clock = clock
         self._options = options
         self._rows = options.rows_max
+        self.course = Course()
         # How far each group of statuses has been walked.
         self._walked: dict[frozenset[ExecutionStatus], int] = {}
         self._begun_at = clock.monotonic()
@@ -85,6 +87,7 @@ class Pruner:
         await asyncio.sleep(self._options.first_after.total_seconds())
         while True:
             await self.prune()
+            self.course.go_on()
             await asyncio.sleep(self._options.every.total_seconds())
 
     async def prune(self) -> int:

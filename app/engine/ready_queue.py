@@ -105,6 +105,10 @@ class ReadyQueue:
         again = self._shares.next_time()
         return min(times if again is None else [*times, again], default=None)
 
+    def may_start(self, now: datetime) -> bool:
+        """Tell whether a look (``take``) might find something to start."""
+        return bool(self._turns) or bool(self._later and self._later[0][0] <= now)
+
     def take(self, limit: int, now: datetime) -> list[WaitingRun]:
         """Take up to ``limit`` runs that may start, reserving their slots; hosts take turns."""
         self._promote(now)

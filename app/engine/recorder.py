@@ -18,6 +18,7 @@ from app.db.unit_of_work import UnitOfWork
 from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.events import ExecutionEnded
 from app.domain.execution import ClaimedRun
+from app.engine.course import Course
 from app.engine.publisher import Publisher
 from app.repositories import doubt_repository, run_repository
 from app.repositories.run_repository import Ending
@@ -48,7 +49,8 @@ class Recorder:
     """Takes endings with ``put``; ``run`` writes them.
 
     ``on_recorded`` hears of every ending once it is settled: of what was written (which may differ
-    from what the attempt wanted), or None when the run was no longer this process's.
+    from what the attempt wanted), or None when the run was no longer this process's. ``course``
+    tells how the loop fares.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Recorder:
         self._publisher = publisher
         self._options = options
         self._on_recorded = on_recorded
+        self.course = Course()
         self._pending: list[Ended] = []
         self._writing: list[Ended] = []
         self._news = asyncio.Event()
@@ -98,6 +101,7 @@ class Recorder:
                 raise
             finally:
                 batch, self._writing = self._writing, []
+            self.course.go_on()
             self._tell(batch, written)
             if not self._pending:
                 self._news.clear()
@@ -110,6 +114,7 @@ class Recorder:
             try:
                 return await self._unit_of_work.write(partial(record, endings=endings))
             except UnavailableError as error:
+                self.course.fail(str(error))
                 log.warning("outcomes.postponed", count=len(endings), why=str(error))
                 if isinstance(error, StorageUnansweredError):
                     record = doubt_repository.record_again
@@ -117,20 +122,26 @@ class Recorder:
             wait = min(wait * 2, self._options.retry_max)
 
     def _tell(self, batch: Sequence[Ended], written: Sequence[Ending]) -> None:
+        """Tell the news of each; a failure of one takes nobody else's slot with it."""
         by_id = {ending.execution_id: ending for ending in written}
         for ended in batch:
-            ending = by_id.get(ended.ending.execution_id)
-            self._on_recorded(ended.run, ending)
-            if ending is None:
-                log.warning(
-                    "outcome.dropped",
-                    job_id=ended.run.attempt.job_id,
-                    execution_id=ended.ending.execution_id,
-                    attempt=ended.ending.number,
-                    why="the execution was no longer owned by this process",
-                )
-            else:
-                self._publisher.publish(_event(ended.run, ending))
+            try:
+                self._tell_one(ended, by_id.get(ended.ending.execution_id))
+            except Exception:
+                log.exception("outcome.not_told", execution_id=ended.ending.execution_id)
+
+    def _tell_one(self, ended: Ended, ending: Ending | None) -> None:
+        self._on_recorded(ended.run, ending)
+        if ending is None:
+            log.warning(
+                "outcome.dropped",
+                job_id=ended.run.attempt.job_id,
+                execution_id=ended.ending.execution_id,
+                attempt=ended.ending.number,
+                why="the execution was no longer owned by this process",
+            )
+        else:
+            self._publisher.publish(_event(ended.run, ending))
 
 
 def _event(run: ClaimedRun, ending: Ending) -> ExecutionEnded:
@@ -146,4 +157,5 @@ def _event(run: ClaimedRun, ending: Ending) -> ExecutionEnded:
         lateness_ms=lateness // _MILLISECOND,
         duration_ms=duration // _MILLISECOND,
         error=ending.outcome.error,
+        replica=ending.owner,
     )

@@ -4,72 +4,110 @@ At start, under the data directory's lock, that is every running row: its proces
 is a row whose lease is over and that this process does not hold. Whether the request left cannot be
 known, so the attempt is recorded as lost, and the execution goes on by its job's ``on_crash``: the
 next attempt under the same id at once (no retry spent), or its end as ``unknown``.
+
+A lease may also be over because its owner could not reach the database, nor anybody else. So among
+replicas the rescuer is patient after every time in which it did not look itself: the owners that
+live renew their leases then, or record what they have, and only what is over still is settled.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
-from app.db.unit_of_work import UnitOfWork
+from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock
 from app.domain.execution import ExecutionStatus, WaitingRun
 from app.domain.ids import ExecutionId
 from app.domain.policies import OnCrash
-from app.repositories import run_repository
+from app.engine.course import Course
+from app.repositories import lease_repository, run_repository
 from app.repositories.run_repository import Ending, OrphanRun, job_slots
 
 log = structlog.get_logger(__name__)
 
 # Orphans settled in one transaction.
 _BATCH = 500
-# One recovery period: no row is running beyond its lease by more than this.
-_EVERY = timedelta(seconds=5)
+# An owner finds the database again within a deadline or two of its statements and connections.
+PATIENCE_AMONG_REPLICAS = timedelta(seconds=15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RescuerOptions:
+    """How soon what is lost is settled."""
+
+    # One recovery period: no row is running beyond its lease by more than this, and the patience.
+    every: timedelta = timedelta(seconds=5)
+    # From the first look on, nothing is settled for so long; zero: no other process has leases.
+    patience: timedelta = timedelta(0)
+    # After so long without a look the next one is a first one: a machine was suspended, say. While
+    # the database is there, leases of those who live have this left (``leases``).
+    gap: timedelta = timedelta(seconds=15)
 
 
 class Rescuer:
-    """Finds lost attempts; ``rescued`` gets those whose executions wait again."""
+    """Finds lost attempts; ``rescued`` gets those whose executions wait again.
+
+    ``course`` tells how its loop fares.
+    """
 
     def __init__(
         self,
         *,
         unit_of_work: UnitOfWork,
         clock: Clock,
+        options: RescuerOptions,
         owned: Callable[[], Collection[ExecutionId]],
         rescued: Callable[[list[WaitingRun]], None],
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
+        self._options = options
         self._owned = owned
         self._rescued = rescued
+        self.course = Course()
 
     async def settle_all(self) -> int:
         """Settle every running row, at start; return how many there were."""
         count = 0
-        while settled := await self._settle(now=None):
+        while settled := await self._settle(await self._find(now=None), now=None):
             count += settled
         return count
 
     async def run(self) -> None:
-        """Look for leases that are over, until cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY.total_seconds())
-            await self._settle(now=self._clock.now())
+        """Look for leases that are over, until cancelled; raises what the database raises.
 
-    async def _settle(self, *, now: datetime | None) -> int:
-        found = await self._unit_of_work.read(
-            lambda connection: run_repository.orphan_runs(connection, now=now, limit=_BATCH)
+        Begun anew, after a failure say, it is patient anew.
+        """
+        began = looked = -math.inf
+        while True:
+            now = self._clock.now()
+            found = await self._find(now=now)
+            before, looked = looked, self._clock.monotonic()
+            if looked - before > self._options.gap.total_seconds():
+                began = looked
+            if looked - began >= self._options.patience.total_seconds():
+                await self._settle(found, now=now)
+            self.course.go_on()
+            await asyncio.sleep(self._options.every.total_seconds())
+
+    async def _find(self, *, now: datetime | None) -> list[OrphanRun]:
+        return await self._unit_of_work.read(
+            partial(run_repository.orphan_runs, now=now, limit=_BATCH)
         )
+
+    async def _settle(self, found: Iterable[OrphanRun], *, now: datetime | None) -> int:
         owned = self._owned()
         orphans = {run.execution_id: run for run in found if run.execution_id not in owned}
         if not orphans:
             return 0
         at = self._clock.now()
         endings = [_ending(run, at) for run in orphans.values()]
-        written = await self._unit_of_work.write(
-            lambda connection: run_repository.record_endings(connection, endings)
-        )
+        written = await self._unit_of_work.write(partial(self._record, endings=endings, now=now))
         for ending in written:
             log.warning(
                 "attempt.lost",
@@ -81,6 +119,16 @@ class Rescuer:
         again = [ending for ending in written if ending.next_attempt_at is not None]
         self._rescued([_waiting(orphans[ending.execution_id], at) for ending in again])
         return len(written)
+
+    def _record(
+        self, connection: WriteConnection, *, endings: Sequence[Ending], now: datetime | None
+    ) -> list[Ending]:
+        """Write the ends of those whose leases are over still (``now`` None: whatever they are)."""
+        if now is not None:
+            ids = [ending.execution_id for ending in endings]
+            over = lease_repository.hold_those_over(connection, ids, now=now)
+            endings = [ending for ending in endings if ending.execution_id in over]
+        return run_repository.record_endings(connection, endings)
 
 
 def _ending(run: OrphanRun, now: datetime) -> Ending:

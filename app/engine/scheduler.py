@@ -69,6 +69,7 @@ class GuardedScheduler(AsyncIOScheduler):
             return None
         try:
             wait_seconds = super()._process_jobs()  # type: ignore[no-untyped-call]  # as above
+            self._store.raise_failure()
         except Exception:
             self._store.abandon()
             self.failed_passes += 1

@@ -21,9 +21,9 @@ from app.engine.triggers import jitter_delay
 
 # Not-run instants written as rows of their own; longer runs become one stretch.
 ROWS_MAX = 10
-# Executions of one job that may wait for their turn, under ``queue_all`` or triggered by hand.
+# Executions of one job that may wait at once, for their first attempt or for the next, whatever
+# made them and whatever the overlap policy says (GUARANTEES I16).
 QUEUE_MAX = 1000
-
 
 _VOID_REASONS = {LeftOutKind.GAP: Reason.DST_GAP, LeftOutKind.FOLD: Reason.DST_FOLD}
 
@@ -69,15 +69,33 @@ class Moment:
 
 @dataclass(slots=True, kw_only=True)
 class JobPlan:
-    """The rows one job's due instants become; ``cancel_running`` asks to end what runs."""
+    """The rows one job's due instants become; ``cancel_running`` asks to end what runs.
+
+    ``room`` is how many more of the job's executions may wait.
+    """
 
     rows: list[NewExecution] = field(default_factory=list)
     cancel_running: bool = False
+    room: int = QUEUE_MAX
+
+    def queue(self, job: DueJob, instant: datetime, cause: Cause) -> None:
+        """Let an instant run."""
+        self.rows.append(_queued(job, instant, cause))
+        self.room -= 1
+
+
+def room_to_wait(open_runs: Counter[ExecutionStatus]) -> int:
+    """Tell how many more executions of a job may wait beside those in ``open_runs``.
+
+    Those to be retried wait too: a target that is down for hours must not gather more and more.
+    """
+    waiting = open_runs[ExecutionStatus.QUEUED] + open_runs[ExecutionStatus.RETRYING]
+    return max(QUEUE_MAX - waiting, 0)
 
 
 def plan_job(found: DueInstants, open_runs: Counter[ExecutionStatus], moment: Moment) -> JobPlan:
     """Decide every instant of ``found``; ``open_runs`` counts the job's executions not yet over."""
-    plan = JobPlan()
+    plan = JobPlan(room=room_to_wait(open_runs))
     late, on_time = _split(found, moment)
     if late or found.elided is not None:
         _plan_misfires(plan, found, late, moment=moment, superseded=bool(on_time))
@@ -133,7 +151,15 @@ def _plan_misfires(
         _add_not_run(plan, job, dropped, ExecutionStatus.MISSED, Reason.LIMIT)
     else:
         _add_missed(plan, job, dropped, moment)
-    plan.rows += [_queued(job, instant, Cause.CATCH_UP) for instant in runs]
+    _queue_catch_ups(plan, job, runs)
+
+
+def _queue_catch_ups(plan: JobPlan, job: DueJob, instants: Sequence[datetime]) -> None:
+    """Queue what is made up for, as far as there is room: the newest instants get it."""
+    over = max(len(instants) - plan.room, 0)
+    _add_not_run(plan, job, instants[:over], ExecutionStatus.SKIPPED, Reason.QUEUE_FULL)
+    for instant in instants[over:]:
+        plan.queue(job, instant, Cause.CATCH_UP)
 
 
 def _add_elided(plan: JobPlan, found: DueInstants, moment: Moment) -> None:
@@ -174,30 +200,31 @@ def _plan_starts(
     reason = Reason.OVERLAP
     for instant in instants:
         if active >= job.policy.max_instances:
-            verdict = _overlap_verdict(job.policy.overlap, waiting=waiting)
+            verdict = _overlap_verdict(job.policy.overlap, waiting=waiting, room=plan.room)
             if verdict is not None:
                 reason = verdict
                 refused.append(instant)
                 continue
             plan.cancel_running |= job.policy.overlap is OverlapPolicy.CANCEL_RUNNING
-        plan.rows.append(_queued(job, instant, Cause.SCHEDULE))
+        plan.queue(job, instant, Cause.SCHEDULE)
         waiting += 1
         active += 1
     if refused:
         _add_not_run(plan, job, refused, ExecutionStatus.SKIPPED, reason)
 
 
-def _overlap_verdict(policy: OverlapPolicy, *, waiting: int) -> Reason | None:
-    """Say why an instant is not queued while its job's slots are taken; None: it is queued."""
+def _overlap_verdict(policy: OverlapPolicy, *, waiting: int, room: int) -> Reason | None:
+    """Say why an instant is not queued while its job's slots are taken; None: it is queued.
+
+    ``allow`` lets runs go beside each other, not pile up without end behind a host that hangs.
+    """
     match policy:
         case OverlapPolicy.SKIP:
             return Reason.OVERLAP
         case OverlapPolicy.QUEUE_ONE | OverlapPolicy.CANCEL_RUNNING:
             return Reason.OVERLAP if waiting >= 1 else None
-        case OverlapPolicy.QUEUE_ALL:
-            return Reason.QUEUE_FULL if waiting >= QUEUE_MAX else None
-        case OverlapPolicy.ALLOW:
-            return None
+        case OverlapPolicy.QUEUE_ALL | OverlapPolicy.ALLOW:
+            return None if room > 0 else Reason.QUEUE_FULL
 
 
 def _queued(job: DueJob, instant: datetime, cause: Cause) -> NewExecution:

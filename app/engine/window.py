@@ -26,6 +26,7 @@ from app.domain.errors import InvalidScheduleError
 from app.domain.ids import JobId
 from app.domain.job import DueJob
 from app.engine.catch_up import find_due_instants
+from app.engine.course import Course
 from app.engine.presence import Presence
 from app.engine.tick import DueInstants
 from app.engine.triggers import ScheduleTrigger, TriggerCache, TriggerCacheOptions
@@ -90,6 +91,8 @@ class Window:
         self._submit = submit
         self._submit_broken = submit_broken
         self._wake = wake
+        # How its two loops fare.
+        self.course, self.catch_up_course = Course(), Course()
         self._triggers = TriggerCache(TriggerCacheOptions())
         self._waiting: dict[JobId, WaitingJob] = {}
         self._heap: list[tuple[datetime, JobId, int]] = []
@@ -205,6 +208,7 @@ class Window:
         pause = self._options.horizon.total_seconds() / 2
         while True:
             await self.read()
+            self.course.go_on()
             try:
                 async with asyncio.timeout(pause):
                     while True:
@@ -281,6 +285,7 @@ class Window:
             found = await asyncio.to_thread(_find_some, chunk, self._clock)
             del self._overdue[: len(found)]
             self._submit(found)
+            self.catch_up_course.go_on()
             if not self._overdue:
                 self._overdue_news.clear()
 

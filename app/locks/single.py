@@ -242,8 +242,7 @@ class _CancelledBlock:
 def _open_lock(name: str, database_url: str | None, clock: Clock) -> NamedLock:
     """Choose the lock by the address of the database."""
     if database_url is None:
-        settings = load_settings(os.environ, env_file=Path(".env"))
-        database_url = settings.database_direct_url or settings.database_url
+        database_url = load_settings(os.environ, env_file=Path(".env")).session_url
     options = DatabaseOptions(url=database_url)
     if options.is_sqlite:
         return FileLock(options.sqlite_path, name=name, clock=clock)

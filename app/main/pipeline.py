@@ -24,6 +24,7 @@ from app.backends.postgres.leader import LeaderOptions, PostgresLeader
 from app.backends.postgres.wakeups import PostgresWakeups, WakeupKind, WakeupOptions
 from app.core.config import Settings
 from app.core.settings import Role
+from app.db.damage import Damage
 from app.db.migrate import migrate as migrate_database
 from app.db.session import (
     DatabaseOptions,
@@ -82,9 +83,11 @@ async def _open_embedded(settings: Settings, options: DatabaseOptions) -> AsyncI
     lock.acquire(clock=clock)
     try:
         await _migrate(options)
+        damage = Damage(options.sqlite_path)
         unit_of_work = UnitOfWork(
             reader=open_sqlite_reader(options.sqlite_path, readers=options.readers),
-            writer=SqliteWriter(open_sqlite_writer(options.sqlite_path)),
+            writer=SqliteWriter(open_sqlite_writer(options.sqlite_path), damage=damage),
+            damage=damage,
         )
         try:
             leader, last_beat = await _lead_alone(unit_of_work, clock)
@@ -95,7 +98,8 @@ async def _open_embedded(settings: Settings, options: DatabaseOptions) -> AsyncI
                 with StopReserve(options.sqlite_path):
                     yield made.services
         finally:
-            await unit_of_work.close()
+            with damage.left_alone():
+                await unit_of_work.close()
     finally:
         lock.release()
 
@@ -111,14 +115,15 @@ async def _lead_alone(
         return term, last_beat
 
     term, last_beat = await unit_of_work.write(lead)
-    return EmbeddedLeader(owner=owner, term=term), last_beat
+    return EmbeddedLeader(owner=owner, term=term, since=now), last_beat
 
 
 @contextlib.asynccontextmanager
 async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIterator[Services]:
     """Open one of many processes on a PostgreSQL database."""
     clock = SystemClock()
-    await _migrate(options)
+    direct = settings.session_url
+    await _migrate(DatabaseOptions(url=direct))
     heard: list[_Opened] = []
 
     def look_again() -> None:
@@ -126,8 +131,9 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
         _wake(heard, WakeupKind.ALL, "")
         wakeups.send(WakeupKind.ALL)
 
-    unit_of_work = _open_postgres_doors(options, on_unanswered=look_again)
-    direct = settings.database_direct_url or options.url
+    unit_of_work = _open_postgres_doors(
+        options, proxied=direct != options.url, on_unanswered=look_again
+    )
     engine = open_postgres_direct(direct)
     leader = PostgresLeader(
         engine=engine,
@@ -148,7 +154,8 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
         ) as made:
             heard.append(made)
             made.lifecycle.start_working(claims=made.works)
-            made.tasks.loop("wakeups", wakeups.run)
+            # Without them work is found by looking, a little later.
+            made.tasks.loop("wakeups", wakeups.run, required=False)
             if settings.role in {Role.ALL, Role.SCHEDULER}:
                 made.tasks.loop(
                     "leader",
@@ -166,12 +173,13 @@ async def _open_replica(settings: Settings, options: DatabaseOptions) -> AsyncIt
 
 
 def _open_postgres_doors(
-    options: DatabaseOptions, *, on_unanswered: Callable[[], None]
+    options: DatabaseOptions, *, proxied: bool, on_unanswered: Callable[[], None]
 ) -> UnitOfWork:
     return UnitOfWork(
-        reader=open_postgres_reader(options.url, connections=options.readers),
+        reader=open_postgres_reader(options.url, connections=options.readers, proxied=proxied),
         writer=PostgresWriter(
-            open_postgres(options.url, connections=options.writers), on_unanswered=on_unanswered
+            open_postgres(options.url, connections=options.writers, proxied=proxied),
+            on_unanswered=on_unanswered,
         ),
         hurry=_HURRY,
     )
@@ -279,7 +287,12 @@ async def _migrate(options: DatabaseOptions) -> None:
 
 def _egress(settings: Settings) -> EgressPolicy:
     return EgressPolicy(
-        EgressOptions(mode=settings.egress, allow=settings.egress_allow, deny=settings.egress_deny)
+        EgressOptions(
+            mode=settings.egress,
+            allow=settings.egress_allow,
+            deny=settings.egress_deny,
+            schemes=settings.egress_schemes,
+        )
     )
 
 
@@ -290,7 +303,7 @@ def _runner(settings: Settings, egress: EgressPolicy, clock: Clock) -> HttpRunne
         trust_env_proxy=settings.http_trust_env,
     )
     transport = build_transport(settings.http_transport, options, egress)
-    return HttpRunner(transport=transport, clock=clock, options=options)
+    return HttpRunner(transport=transport, clock=clock, options=options, egress=egress)
 
 
 async def _log_start(settings: Settings, services: Services) -> None:

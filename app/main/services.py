@@ -37,6 +37,8 @@ def build_services(
             alone=ground.alone,
             seconds_since_pass=stations.scheduler.seconds_since_good_pass(),
             lag=max(stations.window.lag(), stations.ledger.lag()),
+            held_up=stations.dispatcher.held_up(),
+            failing=ground.tasks.failing(),
         )
 
     return Services(
@@ -55,6 +57,7 @@ def build_services(
             unit_of_work=unit_of_work,
             clock=clock,
             pulse=pulse,
+            tenure=lambda: ground.leader.tenure,
             options=HealthOptions(),
             auditor=stations.auditor,
         ),

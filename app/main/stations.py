@@ -14,6 +14,7 @@ from app.engine.auditor import Auditor, AuditorOptions
 from app.engine.clock_watch import ClockWatch, ClockWatchOptions
 from app.engine.dispatcher import Dispatcher, DispatcherOptions
 from app.engine.job_store import WindowJobStore
+from app.engine.leases import SPAN_AMONG_REPLICAS, LeaseOptions
 from app.engine.ledger import Committed, Ledger, LedgerOptions
 from app.engine.lifecycle import Stations
 from app.engine.pacer import Pacer, PacerOptions
@@ -22,11 +23,14 @@ from app.engine.presence import Presence, PresenceOptions
 from app.engine.pruner import Pruner, PrunerOptions
 from app.engine.publisher import Publisher
 from app.engine.recorder import Recorder, RecorderOptions
-from app.engine.rescuer import Rescuer
+from app.engine.rescuer import PATIENCE_AMONG_REPLICAS, Rescuer, RescuerOptions
 from app.engine.scheduler import GuardedScheduler, SchedulerOptions
 from app.engine.tasks import Tasks
 from app.engine.window import Window, WindowOptions
 from app.repositories.run_repository import Ending
+
+# A look that finds nothing costs the database one entry of an index. It is the net for wakeups.
+_POLL_AMONG_REPLICAS = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +174,7 @@ def _recorder(ground: Ground, on_recorded: Callable[[ClaimedRun, Ending | None],
 
 
 def _dispatcher(ground: Ground, recorder: Recorder) -> Dispatcher:
-    options = _dispatcher_options(ground.settings)
+    options = _dispatcher_options(ground)
     return Dispatcher(
         unit_of_work=ground.unit_of_work,
         leader=ground.leader,
@@ -181,18 +185,21 @@ def _dispatcher(ground: Ground, recorder: Recorder) -> Dispatcher:
             runner=ground.runner,
             clock=ground.clock,
             owner=ground.leader.owner,
-            lease_margin=options.lease_margin,
+            lease_margin=options.leases.margin,
         ),
         recorder=recorder,
     )
 
 
-def _dispatcher_options(settings: Settings) -> DispatcherOptions:
+def _dispatcher_options(ground: Ground) -> DispatcherOptions:
+    settings = ground.settings
     rate = settings.host_starts_per_second
     return DispatcherOptions(
         concurrency=settings.concurrency,
         host_concurrency=settings.host_concurrency,
         host_gap=timedelta(seconds=1 / rate) if rate else timedelta(0),
+        leases=LeaseOptions(span=None if ground.alone else SPAN_AMONG_REPLICAS),
+        poll_every=timedelta.max if ground.alone else _POLL_AMONG_REPLICAS,
     )
 
 
@@ -202,7 +209,8 @@ def _rescuer(
     return Rescuer(
         unit_of_work=ground.unit_of_work,
         clock=ground.clock,
-        owned=lambda: dispatcher.owned,
+        options=RescuerOptions(patience=timedelta(0) if ground.alone else PATIENCE_AMONG_REPLICAS),
+        owned=lambda: dispatcher.leases.held,
         rescued=rescued,
     )
 

@@ -12,7 +12,7 @@ from app.core.config import LogLevel, Settings
 from app.core.logging import configure_logging
 from app.db.backup import BackupMade, back_up
 from app.db.migrate import migrate as migrate_database
-from app.db.session import DatabaseOptions, open_postgres_reader, open_sqlite_reader
+from app.db.session import DatabaseOptions, open_postgres_reader, open_sqlite_onlooker
 from app.db.unit_of_work import Reader, UnitOfWork, WriteConnection
 from app.domain.clock import SystemClock
 from app.domain.errors import StorageUnavailableError
@@ -28,8 +28,7 @@ from app.services.schedule_service import JobTransitions, ScheduleService
 
 def migrate(settings: Settings) -> list[str]:
     """Bring the database to this version's schema; return the revisions applied."""
-    options = DatabaseOptions(url=settings.database_url)
-    return asyncio.run(migrate_database(options))
+    return asyncio.run(migrate_database(DatabaseOptions(url=settings.session_url)))
 
 
 def backup(settings: Settings, target: Path) -> BackupMade:
@@ -93,7 +92,7 @@ class _NoWriter:
 
 
 async def _check(settings: Settings) -> list[Finding]:
-    options = DatabaseOptions(url=settings.database_url, readers=1)
+    options = DatabaseOptions(url=settings.session_url, readers=1)
     unit_of_work = _open_to_read(options)
     holder = DataLock(options.sqlite_path).holder() if options.is_sqlite else None
     try:
@@ -104,7 +103,7 @@ async def _check(settings: Settings) -> list[Finding]:
 
 
 async def _verify(settings: Settings, request: AuditRequest) -> Audit:
-    unit_of_work = _open_to_read(DatabaseOptions(url=settings.database_url, readers=1))
+    unit_of_work = _open_to_read(DatabaseOptions(url=settings.session_url, readers=1))
     try:
         options = AuditorOptions(every=timedelta(0))
         auditor = Auditor(unit_of_work=unit_of_work, clock=SystemClock(), options=options)
@@ -114,7 +113,7 @@ async def _verify(settings: Settings, request: AuditRequest) -> Audit:
 
 
 async def _explain(settings: Settings, job_id: JobId, at: str | None) -> Explanation:
-    unit_of_work = _open_to_read(DatabaseOptions(url=settings.database_url, readers=1))
+    unit_of_work = _open_to_read(DatabaseOptions(url=settings.session_url, readers=1))
     options = ExplainOptions(
         concurrency=settings.concurrency, host_concurrency=settings.host_concurrency
     )
@@ -127,7 +126,7 @@ async def _explain(settings: Settings, job_id: JobId, at: str | None) -> Explana
 
 
 async def _report_transitions(settings: Settings, year: int | None) -> list[JobTransitions]:
-    unit_of_work = _open_to_read(DatabaseOptions(url=settings.database_url, readers=1))
+    unit_of_work = _open_to_read(DatabaseOptions(url=settings.session_url, readers=1))
     try:
         service = ScheduleService(unit_of_work=unit_of_work, clock=SystemClock())
         return await service.report(year)
@@ -136,12 +135,12 @@ async def _report_transitions(settings: Settings, year: int | None) -> list[JobT
 
 
 def _open_to_read(options: DatabaseOptions) -> UnitOfWork:
-    """Open a database that is there; nothing is made."""
+    """Open a database that is there; nothing is made or changed."""
     reader: Reader
     if not options.is_sqlite:
         reader = open_postgres_reader(options.url, connections=1)
     elif options.sqlite_path.exists():
-        reader = open_sqlite_reader(options.sqlite_path, readers=1)
+        reader = open_sqlite_onlooker(options.sqlite_path)
     else:
         raise StorageUnavailableError(
             "There is no database where DATABASE_URL points; correct it, or start the service once"

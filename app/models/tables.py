@@ -1,8 +1,9 @@
 """The tables, their constraints and indexes, for SQLite and PostgreSQL alike.
 
 Instants are integer microseconds UTC (``*_us``), never naive. What may never happen is refused here
-by constraints, and by the triggers that the migrations add: a row that ended never changes, and a
-job's cursor never moves back within a clock epoch. May import SQLAlchemy only.
+by constraints, and by the triggers that the migrations add: what an execution or a job never turns
+into (migration 0004), a row that ended and changes, a job's cursor that moves back within a clock
+epoch. May import SQLAlchemy only.
 """
 
 import sqlalchemy as sa
@@ -134,6 +135,9 @@ executions = sa.Table(
     # While an attempt runs among replicas: the host and port whose slot it takes. One process
     # alone counts in memory and leaves this empty.
     sa.Column("slot_host", sa.Text),
+    # Who made the last attempt, once that has ended: ``owner`` names who makes it. Empty while the
+    # run waits, lest the next attempt, made by a version that does not write this, get this name.
+    sa.Column("sent_by", sa.Text),
     sa.UniqueConstraint("id", name="executions_id_key"),
     sa.CheckConstraint(
         "cause IN ('schedule','catch_up','manual','chain','replay','backfill')",

@@ -33,6 +33,7 @@ _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=Tr
 _MICROSECOND = timedelta(microseconds=1)
 # The longest that the API accepts is 10**9 seconds.
 _DURATION_MAX = timedelta(seconds=10**9)
+_BODY_TYPES = {kind.value: kind for kind in BodyType}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parsed documents kept: about 1 KiB each, and a tick rarely touches more different ones.
 _PARSED_MAX = 4096
@@ -191,9 +192,9 @@ def _delivery(document: dict[str, Any]) -> Delivery:
         target=HttpTarget(
             method=_text(document["method"]),
             url=_text(document["url"]),
-            headers=tuple([(_text(name), _text(value)) for name, value in document["headers"]]),
+            headers=_headers(document["headers"]),
             body_json=document["body"],
-            body_type=BodyType(document["body_type"]),
+            body_type=_BODY_TYPES[document["body_type"]],
             follow_redirects=bool(document["follow_redirects"]),
         ),
         timeout=_duration(document["timeout"]),
@@ -204,6 +205,10 @@ def _delivery(document: dict[str, Any]) -> Delivery:
             tuple(document["retry_statuses"]),
         ),
     )
+
+
+def _headers(pairs: list[Any]) -> tuple[tuple[str, str], ...]:
+    return tuple([(_text(name), _text(value)) for name, value in pairs])
 
 
 # One retry policy serves most jobs.
@@ -227,6 +232,8 @@ def _optional_micros(duration: timedelta | None) -> int | None:
     return None if duration is None else _micros(duration)
 
 
+# Few are in use, and most runs need some.
+@lru_cache(maxsize=_PARSED_MAX)
 def _duration(micros: int) -> timedelta:
     """Read a duration; one that no arithmetic with instants could bear is refused."""
     duration = timedelta(microseconds=micros)

@@ -249,6 +249,7 @@ def to_execution(row: Any) -> Execution:
         response_bytes=row["response_bytes"],
         response_excerpt=row["response_excerpt"],
         error=row["error"],
+        replica=_replica(row),
     )
 
 
@@ -262,6 +263,7 @@ def _attempt(row: Any) -> AttemptRecord:
         http_status=row["http_status"],
         response_bytes=row["response_bytes"],
         error=row["error"],
+        replica=row["owner"],
     )
 
 
@@ -276,7 +278,14 @@ def _latest_attempt(row: Any) -> AttemptRecord:
         http_status=row["http_status"],
         response_bytes=row["response_bytes"],
         error=row["error"],
+        replica=_replica(row),
     )
+
+
+def _replica(row: Any) -> str | None:
+    """Name the process that makes an execution's last attempt, or made it."""
+    found: str | None = row["owner"] or row["sent_by"]
+    return found
 
 
 def _optional(convert: Any, value: Any) -> Any:

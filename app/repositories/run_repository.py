@@ -120,6 +120,8 @@ _RECORD = (
     .values(
         {name: _ENDINGS[name] for name in _ENDINGS.names if name not in _WHOSE}
         | {"owner": None, "fence": None, "lease_until_us": None, "slot_host": None}
+        # An attempt that another one follows has its own row, with its owner.
+        | {"sent_by": sa.case((_ENDINGS["next_attempt_us"].is_(None), executions.c.owner))}
     )
 )
 _KEEP_ATTEMPT = sa.insert(attempts)
@@ -166,12 +168,16 @@ _WAITING_RUNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Who claims, under which fence, and how long beyond its deadline an attempt is trusted."""
+    """Who claims, under which fence, and how long beyond its deadline an attempt is trusted.
+
+    ``lease_span``: the most of an attempt that its lease covers; None: all of it.
+    """
 
     owner: str
     fence: int
     now: datetime
     lease_margin: timedelta
+    lease_span: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,10 +410,12 @@ def _claimed(waiting: WaitingRun, row: Any, claim: Claim) -> ClaimedRun:
 
 def _claim_values(run: ClaimedRun, claim: Claim, slot_host: str | None) -> tuple[object, ...]:
     """Make a row of ``_CLAIMS``."""
+    timeout, span = run.delivery.timeout, claim.lease_span
+    covered = timeout if span is None else min(timeout, span)
     return (
         run.attempt.execution_id,
         slot_host,
-        (run.delivery.timeout + claim.lease_margin) // _MICROSECOND,
+        (covered + claim.lease_margin) // _MICROSECOND,
         run.attempt.number,
         to_us(run.first_started_at),
     )

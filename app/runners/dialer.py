@@ -60,6 +60,10 @@ class Egress(Protocol):
         """Judge one numeric address that ``host`` resolved to."""
         ...
 
+    def judge_scheme(self, scheme: str) -> EgressVerdict:
+        """Judge a URL's scheme, in lower case."""
+        ...
+
 
 class Resolver:
     """Look-ups in threads of their own, shared while in flight and remembered for a moment.

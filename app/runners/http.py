@@ -18,7 +18,15 @@ from app.domain.clock import Clock
 from app.domain.execution import Attempt, AttemptOutcome, Outcome, Reason
 from app.runners.address import join_address, shown_address
 from app.runners.answer import Answer, retry_after, status_sentence
-from app.runners.failures import DeliveryError, Phase, Progress, protocol_error, timeout_error
+from app.runners.dialer import Egress
+from app.runners.failures import (
+    DeliveryError,
+    Phase,
+    Progress,
+    egress_error,
+    protocol_error,
+    timeout_error,
+)
 from app.runners.http_options import HttpRunnerOptions
 from app.runners.request import PreparedRequest, RawHeader, RequestCache, varying_headers
 
@@ -30,7 +38,10 @@ _POST_TO_GET = frozenset({301, 302})
 
 
 class HttpRunner:
-    """Delivers attempts over a transport. ``transport`` is closed with the runner."""
+    """Delivers attempts over a transport, which is closed with the runner.
+
+    ``egress`` judges the scheme of each hop; addresses are the transport's to have judged.
+    """
 
     def __init__(
         self,
@@ -38,8 +49,10 @@ class HttpRunner:
         transport: httpx.AsyncBaseTransport,
         clock: Clock,
         options: HttpRunnerOptions,
+        egress: Egress,
     ) -> None:
         self._transport = transport
+        self._egress = egress
         self._clock = clock
         self._options = options
         self._requests = RequestCache(options)
@@ -88,7 +101,11 @@ class HttpRunner:
         progress: Progress,
         answer: Answer,
     ) -> httpx.Response:
-        progress.label = prepared.address.origin.label
+        origin = prepared.address.origin
+        verdict = self._egress.judge_scheme(origin.scheme)
+        if not verdict.allowed:
+            raise egress_error(origin.host, verdict.why)
+        progress.label = origin.label
         progress.phase = Phase.QUEUED
         response = await self._transport.handle_async_request(prepared.request(varying, progress))
         answer.begin(response)

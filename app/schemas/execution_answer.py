@@ -13,8 +13,8 @@ from app.services.cancellation_service import Cancellation
 
 _STILL_ENDING = (
     "No further attempt will start; the one under way is being ended. If the process that makes it "
-    "does not answer any more, that is recorded once the attempt's lease is over: its timeout, and "
-    "some fifteen seconds"
+    "does not answer any more, that is recorded once the attempt's lease is over, about half a "
+    "minute from now"
 )
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -55,6 +55,12 @@ class ExecutionAnswer(BaseModel):
     http_status_code: int | None
     response_size: int | None
     error_message: str | None
+    replica: str | None = Field(
+        examples=["myscheduler-7d9c-x2x4k:1:9f86d081884c"],
+        description="The process that makes the last attempt or made it: host, process id and, "
+        "among replicas, a part of its own. Null where none was made, and while the execution "
+        "waits for its next attempt.",
+    )
     result: ExecutionResult | None
 
 
@@ -88,6 +94,9 @@ class AttemptAnswer(BaseModel):
     http_status_code: int | None
     response_size: int | None
     error_message: str | None
+    replica: str | None = Field(
+        description="The process that made it, or was to; null where an older version wrote it."
+    )
 
 
 class ExecutionDetailAnswer(ExecutionAnswer):
@@ -161,6 +170,7 @@ def _fields(execution: Execution, zone: str) -> dict[str, Any]:
         "http_status_code": execution.http_status,
         "response_size": execution.response_bytes,
         "error_message": error,
+        "replica": execution.replica,
         "result": _result(execution, error),
     }
 
@@ -213,4 +223,5 @@ def _attempt(attempt: AttemptRecord, zone: str) -> AttemptAnswer:
         http_status_code=attempt.http_status,
         response_size=attempt.response_bytes,
         error_message=attempt.error,
+        replica=attempt.replica,
     )

@@ -6,7 +6,8 @@ it means. Standard library only. ``runners`` asks it at every new connection thr
 their own; ``services`` ask ``judge_url`` when a job is written, for what can be known then.
 
 Rules, first match decides: the deny list; the addresses refused to everybody (unless an allow entry
-names them by an address range of that very kind); the allow list; the mode.
+names them by an address range of that very kind); the allow list; the mode. The schemes are judged
+beside these: no list opens one.
 """
 
 import socket
@@ -28,6 +29,7 @@ _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PORT_MAX = 65535
+SCHEMES = tuple(_DEFAULT_PORTS)
 
 # Refused in every mode. Sources: GUARANTEES §3.3; the clouds' documents name the metadata services.
 _REFUSED: tuple[tuple[_Network, str], ...] = tuple(
@@ -103,15 +105,18 @@ class EgressOptions:
     ``allow`` and ``deny``: entries, default none. An entry is an address or CIDR
     (``10.0.0.0/8``), a host name, or ``*.suffix`` (any depth, not the suffix itself), each
     optionally with ``:port`` (IPv6 then in brackets); or ``*`` and ``*:port`` for any host. Deny
-    wins over allow.
+    wins over allow. ``schemes``: default all, ``http`` and ``https``.
     """
 
     mode: EgressMode = EgressMode.STANDARD
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = SCHEMES
 
     def __post_init__(self) -> None:
         """Check every entry."""
+        if not self.schemes or not set(self.schemes) <= set(SCHEMES):
+            raise ValueError(f"egress schemes are one or more of {', '.join(SCHEMES)}")
         for entry in (*self.allow, *self.deny):
             _Entry.parse(entry)
 
@@ -187,8 +192,16 @@ class EgressPolicy:
                 return verdict
         return _ALLOWED
 
+    def judge_scheme(self, scheme: str) -> Verdict:
+        """Judge how a target is spoken to; ``scheme`` is in lower case."""
+        if scheme in self.options.schemes:
+            return _ALLOWED
+        allowed = " and ".join(self.options.schemes)
+        why = f"MYSCHEDULER_EGRESS_SCHEMES allows {allowed}, not {scheme}"
+        return Verdict(allowed=False, why=why)
+
     def judge_url(self, url: str) -> Verdict:
-        """Judge what a URL alone tells: addresses in any dress, and names that no rule lets pass.
+        """Judge what a URL alone tells: schemes, addresses in any dress, names no rule lets pass.
 
         An allowed name may still be refused at connect time, by what it resolves to. A URL without
         a host is not for this policy to refuse and is allowed.
@@ -201,6 +214,9 @@ class EgressPolicy:
         host = canonical_host(parts.hostname or "")
         if not host:
             return _ALLOWED
+        spoken = self.judge_scheme(parts.scheme)
+        if not spoken.allowed:
+            return spoken
         if address := numeric_address(host):
             return self.judge(address, port, host=host)
         return self._judge_name(host, port)

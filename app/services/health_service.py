@@ -1,7 +1,7 @@
 """Is the service fit for work? Asked by probes, answered from facts."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -9,7 +9,9 @@ from typing import Protocol
 from app.db.unit_of_work import UnitOfWork
 from app.domain.clock import Clock
 from app.domain.errors import UnavailableError
+from app.domain.tenure import Tenure
 from app.engine.auditor import Proof
+from app.engine.tasks import FailingLoop
 from app.repositories import leadership_repository
 
 
@@ -21,6 +23,10 @@ class HealthOptions:
     pass_age_max: timedelta = timedelta(seconds=5)
     # Jobs that wait so long for a tick mean that the ledger does not keep up.
     lag_max: timedelta = timedelta(seconds=10)
+    # A loop that raises is started again after one second; what failed once is well by then.
+    failing_max: timedelta = timedelta(seconds=3)
+    # Runs that may start are looked at within a second, and claimed in milliseconds.
+    held_up_max: timedelta = timedelta(seconds=4)
     # A leader gives a sign of life every ten seconds, and is replaced within fifteen.
     beat_age_max: timedelta = timedelta(seconds=30)
     # A write and a look take milliseconds; a database that needs longer than this is away.
@@ -46,7 +52,8 @@ class Pulse:
 
     ``ticks``: this process makes the passes; ``alone``: no other could instead.
     ``seconds_since_pass`` is None before the first pass; ``lag`` is how late the earliest
-    unaccounted due instant is (zero if none is).
+    unaccounted due instant is (zero if none is); ``held_up`` for how long runs that may start wait
+    for the claim; ``failing`` names the loops that fail.
     """
 
     running: bool
@@ -54,6 +61,8 @@ class Pulse:
     alone: bool
     seconds_since_pass: float | None
     lag: timedelta
+    held_up: timedelta = timedelta(0)
+    failing: Sequence[FailingLoop] = ()
 
 
 class ProofSource(Protocol):
@@ -79,12 +88,14 @@ class HealthService:
         unit_of_work: UnitOfWork,
         clock: Clock,
         pulse: Callable[[], Pulse],
+        tenure: Callable[[], Tenure],
         options: HealthOptions,
         auditor: ProofSource,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._pulse = pulse
+        self._tenure = tenure
         self._options = options
         self._auditor = auditor
 
@@ -93,8 +104,16 @@ class HealthService:
         """Tell whether this process makes the scheduler's passes."""
         return self._pulse().ticks
 
+    @property
+    def tenure(self) -> Tenure:
+        """Tell how often the lead came to this process since its start, and went."""
+        return self._tenure()
+
     async def check(self) -> list[Check]:
         """Check the database (by writing), the scheduler's passes, their lag, and the ledger.
+
+        The checks ``loops`` and ``dispatch`` tell of stations that fail or stand still, whatever
+        their reason; ``upkeep`` of those that runs do not need, which is not required.
 
         Among replicas the check ``leader`` names the one that ticks, since when and in which term.
 
@@ -105,9 +124,10 @@ class HealthService:
         pulse = self._pulse()
         database = await self._check_database()
         if not pulse.ticks and not pulse.alone and pulse.running:
-            return [database, *await self._check_leader(database)]
+            found = await self._check_leader(database)
+            return [database, *found, *self._check_stations(pulse)]
         scheduler, lag = self._check_scheduler(pulse), self._check_lag(pulse)
-        checks = [database, scheduler, lag, self._check_ledger()]
+        checks = [database, scheduler, lag, self._check_ledger(), *self._check_stations(pulse)]
         if not pulse.alone:
             checks += (await self._check_leader(database))[1:]
         return checks
@@ -168,6 +188,27 @@ class HealthService:
             detail = "nothing due waits"
         return Check(name="lag", healthy=healthy, detail=detail)
 
+    def _check_stations(self, pulse: Pulse) -> list[Check]:
+        needed = [loop for loop in pulse.failing if loop.required]
+        others = [loop for loop in pulse.failing if not loop.required]
+        held_up = pulse.held_up <= self._options.held_up_max
+        waited = f"runs that may start wait since {pulse.held_up.total_seconds():.1f} s"
+        dispatch = "what may start is started" if held_up else waited
+        return [
+            Check(name="loops", healthy=self._go_on(needed), detail=_describe_loops(needed)),
+            Check(name="dispatch", healthy=held_up, detail=dispatch),
+            Check(
+                name="upkeep",
+                healthy=self._go_on(others),
+                detail=_describe_loops(others),
+                required=False,
+            ),
+        ]
+
+    def _go_on(self, failing: Sequence[FailingLoop]) -> bool:
+        most = self._options.failing_max.total_seconds()
+        return all(loop.seconds <= most for loop in failing)
+
     def _check_ledger(self) -> Check:
         proof = self._auditor.proof
         if not self._auditor.is_watching:
@@ -184,6 +225,14 @@ class HealthService:
 def _leader_unknown() -> list[Check]:
     detail = "standing by: without the database the replica that leads cannot be heard of"
     return [Check(name="scheduler", healthy=False, detail=detail, required=False)]
+
+
+def _describe_loops(failing: Sequence[FailingLoop]) -> str:
+    if not failing:
+        return "every loop goes on"
+    return "; ".join(
+        f"{loop.name} fails since {loop.seconds:.1f} s: {loop.why}" for loop in failing
+    )
 
 
 def _describe(proof: Proof) -> str:

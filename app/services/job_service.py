@@ -38,7 +38,7 @@ from app.domain.policies import OverlapPolicy
 from app.domain.schedule import CronRule, CrontabRule, DateRule, Schedule
 from app.engine.accounting import IdleSpan, account_due, account_idle, find_idle
 from app.engine.publisher import Publisher
-from app.engine.tick import QUEUE_MAX
+from app.engine.tick import QUEUE_MAX, room_to_wait
 from app.engine.triggers import ScheduleTrigger, build_trigger, check_fires
 from app.repositories import execution_repository, job_repository
 from app.repositories.definition_codec import host_of
@@ -473,7 +473,7 @@ def _trigger_of(job: Job) -> ScheduleTrigger:
 def _check_room(connection: WriteConnection, job_id: JobId) -> None:
     """Refuse one more execution of a job of which too many wait."""
     open_runs = execution_repository.count_open(connection, [job_id])
-    if job_id in open_runs and open_runs[job_id][ExecutionStatus.QUEUED] >= QUEUE_MAX:
+    if job_id in open_runs and not room_to_wait(open_runs[job_id]):
         raise TooManyWaitingError(job_id, QUEUE_MAX)
 
 

@@ -24,4 +24,5 @@ def log_execution(event: Event) -> None:
         lateness_ms=event.lateness_ms,
         duration_ms=event.duration_ms,
         error=event.error,
+        replica=event.replica,
     )

@@ -11,7 +11,8 @@ from tests.support.kustomize import Manifest, render
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = ROOT / "k8s" / "replicas"
-SCHEDULER, WORKER = "myscheduler", "myscheduler-worker"
+DEPLOYMENT = {"apiVersion": "apps/v1", "kind": "Deployment"}
+API, SCHEDULER, WORKER = NAMES = "myscheduler", "myscheduler-scheduler", "myscheduler-worker"
 
 
 def read_all(name: str) -> list[Manifest]:
@@ -89,7 +90,7 @@ def test_everything_lives_in_one_namespace(manifests: list[Manifest]) -> None:
 def test_nothing_is_kept_in_the_cluster(manifests: list[Manifest]) -> None:
     """No claim and no volume but scratch space is left: the data is in PostgreSQL."""
     assert [m for m in manifests if m["kind"] == "PersistentVolumeClaim"] == []
-    for name in (SCHEDULER, WORKER):
+    for name in NAMES:
         pod = pod_of(manifests, name)
         assert [(v["name"], "emptyDir" in v) for v in pod["volumes"]] == [("tmp", True)]
         (mount,) = container_of(manifests, name)["volumeMounts"]
@@ -97,26 +98,57 @@ def test_nothing_is_kept_in_the_cluster(manifests: list[Manifest]) -> None:
 
 
 def test_replicas_replace_each_other_one_by_one(manifests: list[Manifest]) -> None:
-    """Two schedulers or more; a rollout takes none away before its successor is ready."""
-    assert named(manifests, "Deployment", SCHEDULER)["replicas"] >= 2
-    for name in (SCHEDULER, WORKER):
+    """A rollout takes none away before its successor is ready."""
+    for name in NAMES:
         strategy = named(manifests, "Deployment", name)["strategy"]
         assert strategy["type"] == "RollingUpdate"
         assert strategy["rollingUpdate"]["maxUnavailable"] == 0
 
 
-def test_the_number_of_workers_is_the_autoscalers(manifests: list[Manifest]) -> None:
-    """The autoscaler keeps at least two workers, and no manifest sets their number beside it."""
-    scaler = named(manifests, "HorizontalPodAutoscaler", WORKER)
+def test_one_scheduler_leads_and_one_stands_by(manifests: list[Manifest]) -> None:
+    """There are two schedulers, whatever there is to do: only one of them leads."""
+    scaled = [m["metadata"]["name"] for m in manifests if m["kind"] == "HorizontalPodAutoscaler"]
 
-    assert scaler["scaleTargetRef"]["name"] == WORKER
+    assert named(manifests, "Deployment", SCHEDULER)["replicas"] == 2
+    assert SCHEDULER not in scaled
+
+
+@pytest.mark.parametrize("name", [API, WORKER])
+def test_numbers_are_the_autoscalers(manifests: list[Manifest], name: str) -> None:
+    """An autoscaler by processor keeps at least two, and no manifest sets a number beside it."""
+    scaler = named(manifests, "HorizontalPodAutoscaler", name)
+
+    assert scaler["scaleTargetRef"] == DEPLOYMENT | {"name": name}
     assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"]
-    assert "replicas" not in named(manifests, "Deployment", WORKER)
+    assert [one["resource"]["name"] for one in scaler["metrics"]] == ["cpu"]
+    assert "replicas" not in named(manifests, "Deployment", name)
     # A share of the processor can only be told of a request.
-    assert "cpu" in container_of(manifests, WORKER)["resources"]["requests"]
+    assert "cpu" in container_of(manifests, name)["resources"]["requests"]
 
 
-@pytest.mark.parametrize(("name", "role"), [(SCHEDULER, "scheduler"), (WORKER, "worker")])
+def test_the_service_leads_to_the_api(manifests: list[Manifest]) -> None:
+    """Requests go to pods of the API, and to no scheduler or worker."""
+    assert named(manifests, "Service", "myscheduler")["selector"] == {"app.kubernetes.io/name": API}
+
+
+def test_the_connections_that_are_named_suffice(manifests: list[Manifest]) -> None:
+    """The page of the autoscalers counts the most pods there can be, ten connections each."""
+    most = [
+        named(manifests, "HorizontalPodAutoscaler", name)["maxReplicas"] for name in (API, WORKER)
+    ]
+    pods = sum(most) + named(manifests, "Deployment", SCHEDULER)["replicas"]
+    surge = [
+        named(manifests, "Deployment", name)["strategy"]["rollingUpdate"]["maxSurge"]
+        for name in NAMES
+    ]
+
+    page = (OVERLAY / "autoscaler.yaml").read_text(encoding="utf-8")
+    assert f"take {10 * (pods + sum(surge))}:" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "role"), [(API, "api"), (SCHEDULER, "scheduler"), (WORKER, "worker")]
+)
 def test_roles_and_the_address_are_given(manifests: list[Manifest], name: str, role: str) -> None:
     """Each pod has its role, and its database from a Secret that is not kept in the sources."""
     given = {one["name"]: one for one in container_of(manifests, name)["env"]}
@@ -134,7 +166,7 @@ def test_roles_and_the_address_are_given(manifests: list[Manifest], name: str, r
     assert [m for m in manifests if m["kind"] == "Secret"] == []
 
 
-@pytest.mark.parametrize("name", [SCHEDULER, WORKER])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_for_a_pod_selects_it_alone(manifests: list[Manifest], name: str) -> None:
     """Deployment, budget, spread and policy of one kind of pod select that kind only."""
     deployment = named(manifests, "Deployment", name)
@@ -154,7 +186,7 @@ def test_what_is_for_a_pod_selects_it_alone(manifests: list[Manifest], name: str
 
 def test_a_drained_node_takes_one_at_a_time(manifests: list[Manifest]) -> None:
     """Each budget lets one pod go at a time, and a sick one always: it never blocks a drain."""
-    for name in (SCHEDULER, WORKER):
+    for name in NAMES:
         budget = named(manifests, "PodDisruptionBudget", name)
         assert budget["maxUnavailable"] == 1
         assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
@@ -162,33 +194,35 @@ def test_a_drained_node_takes_one_at_a_time(manifests: list[Manifest]) -> None:
 
 def test_requests_find_a_pod_that_is_about_to_stop(manifests: list[Manifest]) -> None:
     """The API listens until the Service has forgotten it, and still has its time to stop."""
-    wait = container_of(manifests, SCHEDULER)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    grace = pod_of(manifests, SCHEDULER)["terminationGracePeriodSeconds"]
+    wait = container_of(manifests, API)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace = pod_of(manifests, API)["terminationGracePeriodSeconds"]
 
     assert wait >= 5
     assert grace - wait - Settings().shutdown_grace_seconds >= 10
 
 
-def test_workers_are_called_by_nobody(manifests: list[Manifest]) -> None:
-    """A worker takes no connection, and may make the same ones as the base's pod."""
-    worker = named(manifests, "NetworkPolicy", WORKER)
+@pytest.mark.parametrize("name", [SCHEDULER, WORKER])
+def test_what_is_not_the_api_is_called_by_nobody(manifests: list[Manifest], name: str) -> None:
+    """A scheduler or worker takes no connection, and may make the same ones as the base's pod."""
+    policy = named(manifests, "NetworkPolicy", name)
 
-    assert sorted(worker["policyTypes"]) == ["Egress", "Ingress"]
-    assert worker.get("ingress", []) == []
-    assert worker["egress"] == named(manifests, "NetworkPolicy", SCHEDULER)["egress"]
+    assert sorted(policy["policyTypes"]) == ["Egress", "Ingress"]
+    assert policy.get("ingress", []) == []
+    assert policy["egress"] == named(manifests, "NetworkPolicy", API)["egress"]
 
 
-def test_workers_are_as_locked_down_as_the_base(manifests: list[Manifest]) -> None:
-    """A worker's pod has the base's security, probes, limits and time to stop."""
-    pods = [pod_of(manifests, name) for name in (SCHEDULER, WORKER)]
-    containers = [container_of(manifests, name) for name in (SCHEDULER, WORKER)]
+@pytest.mark.parametrize("name", [SCHEDULER, WORKER])
+def test_pods_are_as_locked_down_as_the_base(manifests: list[Manifest], name: str) -> None:
+    """A scheduler's or worker's pod has the base's security, probes, limits and time to stop."""
+    pods = [pod_of(manifests, one) for one in (API, name)]
+    containers = [container_of(manifests, one) for one in (API, name)]
     # The base's pod owns a volume's files by its group.
-    for pod in pods:
-        for name in ("fsGroup", "fsGroupChangePolicy"):
-            pod["securityContext"].pop(name, None)
+    locks = [dict(pod["securityContext"]) for pod in pods]
+    for key in ("fsGroup", "fsGroupChangePolicy"):
+        locks[0].pop(key)
 
+    assert locks[0] == locks[1]
     for key in (
-        "securityContext",
         "automountServiceAccountToken",
         "enableServiceLinks",
         "serviceAccountName",
@@ -199,6 +233,7 @@ def test_workers_are_as_locked_down_as_the_base(manifests: list[Manifest]) -> No
         "securityContext",
         "envFrom",
         "image",
+        "ports",
         "startupProbe",
         "livenessProbe",
         "readinessProbe",

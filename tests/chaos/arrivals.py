@@ -135,6 +135,26 @@ def duplicates(sent: Counter[Sent]) -> int:
     return sum(count - 1 for count in per_execution.values())
 
 
+def find_gaps(
+    rows: Iterable[Row], first: Mapping[str, int], *, period_us: int, until_us: int
+) -> list[str]:
+    """Tell which jobs have not one row for each due instant; an empty list is what is wanted.
+
+    ``first`` names each job's first instant. Up to ``until_us`` none may be missing; later ones may
+    be there, too, without a gap.
+    """
+    of_job: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_job[row.job_id].append(row)
+    gaps = []
+    for job_id, begin in first.items():
+        found = instants_of(of_job[job_id], period_us=period_us)
+        wanted = max(len(found), (until_us - begin) // period_us + 1)
+        if found != [begin + n * period_us for n in range(wanted)]:
+            gaps.append(f"{job_id}: {len(found)} instants, {wanted} wanted")
+    return gaps
+
+
 def instants_of(rows: Iterable[Row], *, period_us: int) -> list[int]:
     """List the due instants that a job's rows stand for, in order."""
     found: list[int] = []

@@ -6,13 +6,14 @@ process gives itself in the middle of the code; then the service starts again on
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import httpx
 import pytest
 
 from app.domain.clock import to_us
 from tests.chaos.arrivals import Row, find_contradictions, read_rows, whole
-from tests.e2e.world import arrived_at, soon
+from tests.e2e.world import CLOCK, arrived_at, soon
 from tests.support import failpoint
 from tests.support.databases import DatabaseKind
 from tests.support.homes import Home
@@ -22,10 +23,15 @@ from tests.support.service import eventually
 
 OK = (reply("ok"),)
 FAILS_ONCE = (reply(status="503 Service Unavailable"), reply("ok"))
+NOT_FOUND = (reply(status="404 Not Found"),)
 RETRY_SECONDS = 1.0
 KEY = {"Idempotency-Key": "order-4711"}
+# Cause, status and reason of an execution.
+Seen = tuple[str, str, str | None]
 # Changes made before the one in question.
 PREPARED = 3
+# The due instant of a job that is paused before.
+PASSES_AFTER = timedelta(seconds=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +68,9 @@ class Line:
 
     def __str__(self) -> str:
         extra = "" if self.on_crash == "retry" else "-at-most-once"
-        retry = "" if self.steps is OK else f"-retry-{self.wait}"
-        return "+".join(self.points) + extra + retry
+        retry = f"-retry-{self.wait}" if self.steps is FAILS_ONCE else ""
+        end = "-failed" if self.ends == "failed" else ""
+        return "+".join(self.points) + extra + retry + end
 
 
 ANSWERED = Line(points=(), left=None, outcomes=("response",), arrived=(1,))
@@ -71,6 +78,9 @@ SENT_ONCE_MORE = Line(points=(), left="running", outcomes=("lost", "response"), 
 SENT_TWICE = replace(SENT_ONCE_MORE, arrived=(1, 2))
 UNKNOWN = Line(
     points=(), left="running", outcomes=("lost",), arrived=(), ends="unknown", on_crash="fail"
+)
+REFUSED = Line(
+    points=(), left="failed", outcomes=("response",), arrived=(1,), ends="failed", steps=NOT_FOUND
 )
 RETRIED = Line(
     points=(), left="retrying", outcomes=("response", "response"), arrived=(1, 2), steps=FAILS_ONCE
@@ -96,6 +106,8 @@ LINES = [
     dies(SENT_TWICE, "send.answered"),
     dies(SENT_TWICE, "record.before_commit"),
     dies(ANSWERED, "record.committed", left="completed"),
+    dies(REFUSED, "record.committed"),
+    dies(SENT_TWICE, "record.before_commit", ends="failed", steps=NOT_FOUND),
     dies(RETRIED, "record.committed"),
     dies(RETRIED, "record.committed", wait=0.1),
     # The recovery itself dies, and is recovered from.
@@ -153,6 +165,14 @@ class Call:
     shows: str
     again: int = 200
     keyed: bool = False
+    # A run of the job waits for its retry; or the paused job's instant has passed.
+    waits: bool = False
+    idles: bool = False
+
+    @property
+    def before(self) -> int:
+        """Count the changes of its station that are made before it."""
+        return 0 if self.station == "cancel" else PREPARED + self.waits
 
 
 CALLS = {
@@ -165,7 +185,22 @@ CALLS = {
     "resume": Call(path="/api/v1/jobs/resting/resume", shows="resumed"),
     "delete": Call(path="/api/v1/jobs/job", method="DELETE", shows="deleted", again=404),
     "trigger": Call(path="/api/v1/jobs/job/trigger", shows="triggered", keyed=True),
-    "cancel": Call(path="/api/v1/executions/{waiting}/cancel", station="cancel", shows="cancelled"),
+    "cancel": Call(
+        path="/api/v1/executions/{waiting}/cancel", station="cancel", shows="cancelled", waits=True,
+    ),
+    # The job and its row change together.
+    "pause-retrying": Call(path="/api/v1/jobs/job/pause", shows="paused, row too", waits=True),
+    "delete-retrying": Call(
+        path="/api/v1/jobs/job", method="DELETE", shows="deleted, row too", again=404, waits=True,
+    ),
+    # What passed during a pause gets its row with the change.
+    "resume-accounting": Call(
+        path="/api/v1/jobs/resting/resume", shows="resumed, accounted", idles=True,
+    ),
+    "delete-accounting": Call(
+        path="/api/v1/jobs/resting", method="DELETE", shows="deleted, accounted", again=404,
+        idles=True,
+    ),
 }  # fmt: skip
 
 
@@ -176,11 +211,10 @@ async def test_a_death_on_the_way_of_a_request(
 ):
     """Before its commit a change leaves nothing, after it all of it; repeating it is safe."""
     call = CALLS[name]
-    steps = (reply(status="503 Service Unavailable"),) if name == "cancel" else OK
+    steps = (reply(status="503 Service Unavailable"),) if call.waits else OK
     async with RawServer(steps) as target, CrashingService(nursery, home) as service:
-        before = 0 if call.station == "cancel" else PREPARED
-        await service.start(f"{call.station}.{moment}@{before + 1}")
-        path = call.path.format(waiting=await _prepare(service, target, name))
+        await service.start(f"{call.station}.{moment}@{call.before + 1}")
+        path = call.path.format(waiting=await _prepare(service, target, call))
         body = None if call.body is None else _job(target, **call.body)
         headers = KEY if call.keyed else {}
 
@@ -244,14 +278,19 @@ def _job(target: RawServer, **fields: object) -> dict[str, object]:
     return {"target_url": target.url("/hook"), "timeout_sec": 1.5, **interval, **fields}
 
 
-async def _prepare(service: CrashingService, target: RawServer, name: str) -> str:
+async def _prepare(service: CrashingService, target: RawServer, call: Call) -> str:
     """Make what a call changes; return the id of an execution that waits, where one does."""
     client = service.client
+    passes = CLOCK.now() + PASSES_AFTER
     for job_id in ("job", "resting"):
         job = _job(target, job_id=job_id, max_retries=1, retry_backoff_sec=3600)
+        if call.idles and job_id == "resting":
+            job |= {"schedule_type": "date", "run_at": passes.isoformat()}
         assert (await client.post("/api/v1/jobs", json=job)).status_code == 200
     assert (await client.post("/api/v1/jobs/resting/pause")).status_code == 200
-    if name != "cancel":
+    if call.idles:
+        await eventually(lambda: CLOCK.now() > passes)
+    if not call.waits:
         return ""
     assert (await client.post("/api/v1/jobs/job/trigger")).status_code == 200
 
@@ -269,16 +308,33 @@ async def _shows(service: CrashingService, what: str) -> bool:
     jobs = {job["job_id"]: job for job in listed}
     rows = [(row.cause, row.status, row.reason) for row in read_rows(service.home)]
     assert len(rows) <= 1
-    shown = {
+    shown: dict[str, bool] = {
         "new": "new" in jobs,
         "new name": jobs.get("job", {}).get("name") == "new name",
         "paused": jobs.get("job", {"next_run_time": ""})["next_run_time"] is None,
-        "resumed": jobs["resting"]["next_run_time"] is not None,
+        "resumed": jobs.get("resting", {}).get("next_run_time") is not None,
         "deleted": "job" not in jobs,
         "triggered": [cause for cause, *_ in rows] == ["manual"],
         "cancelled": rows == [("manual", "cancelled", "user")],
     }
-    return bool(shown[what])
+    return shown[what] if what in shown else _shows_whole(service, what, rows)
+
+
+def _shows_whole(service: CrashingService, what: str, rows: list[Seen]) -> bool:
+    """Tell whether a change and its row are there; fail if only one of them is."""
+    states = dict(service.home.rows("SELECT id, state FROM jobs"))
+    accounted = rows == [("schedule", "skipped", "paused")]
+    parts = {
+        "paused, row too": (states["job"] == "paused", rows == [("manual", "cancelled", "paused")]),
+        "deleted, row too": (
+            states["job"] == "deleted", rows == [("manual", "cancelled", "job_deleted")],
+        ),
+        "resumed, accounted": (states["resting"] == "finished", accounted),
+        "deleted, accounted": (states["resting"] == "deleted", accounted),
+    }  # fmt: skip
+    job_changed, row_written = parts[what]
+    assert job_changed is row_written, (states, rows)
+    return job_changed
 
 
 def _ended(service: CrashingService) -> Row | None:

@@ -23,14 +23,17 @@ from app.domain.clock import to_us
 from tests.chaos.arrivals import Row, ask_rows, find_contradictions, instants_of, whole
 from tests.e2e.world import create, instant
 from tests.support.database_proxy import DatabaseProxy
-from tests.support.databases import PostgresServer
+from tests.support.databases import DatabaseKind, PostgresServer
 from tests.support.partition import Wires, network_postgres, wires_refused
 from tests.support.program import Program
 from tests.support.raw_server import RawServer, reply
 from tests.support.replicas import mortal_postgres
 from tests.support.service import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.only_on(DatabaseKind.POSTGRES, because="replicas share a server"),
+]
 
 SECOND_US = 1_000_000
 JOBS = 3

@@ -2,6 +2,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.db.migrate import migrate
+from app.db.session import DatabaseOptions
 from tests.support.databases import (
     Database,
     DatabaseKind,
@@ -28,6 +30,14 @@ async def empty_url(databases: Databases, kind: DatabaseKind) -> AsyncIterator[s
 async def database(databases: Databases, kind: DatabaseKind) -> AsyncIterator[Database]:
     """Open a fresh database at this program's schema."""
     async with databases.migrated(kind) as url, open_database(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def own(empty_url: str) -> AsyncIterator[Database]:
+    """Open a database whose schema no other test uses."""
+    await migrate(DatabaseOptions(url=empty_url))
+    async with open_database(empty_url) as opened:
         yield opened
 
 

@@ -21,6 +21,7 @@ from tests.conformance.builders import JOB, add_job
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 from tests.support.storage import filled, read_only, small_disk
 
+pytestmark = pytest.mark.only_on(DatabaseKind.SQLITE, because="the backups of a server are its own")
 INSERT = sa.text("INSERT INTO idempotency_keys VALUES (:key, '', :answer, 0)")
 # A write takes milliseconds; one that waited for the copy would take as long as the copy.
 WRITE_WITHIN = 0.5

@@ -1,12 +1,16 @@
 """What the database itself refuses, whoever writes."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from app.db.unit_of_work import WriteConnection
 from tests.conformance.builders import NOW_US
+from tests.support.births import any_birth
 from tests.support.databases import Database, DatabaseKind
 
 FINAL: dict[str, dict[str, Any]] = {
@@ -258,8 +262,15 @@ REFUSED = [
 
 
 async def insert(database: Database, table: str, row: dict[str, Any]) -> None:
+    """Write a row; an execution in any status, so that what is refused is so for its one fault."""
     columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
-    await database.execute(f"INSERT INTO {table} ({columns}) VALUES ({values})", **row)  # noqa: S608 - constants
+    statement = sa.text(f"INSERT INTO {table} ({columns}) VALUES ({values})")  # noqa: S608 - constants
+
+    def store(connection: WriteConnection) -> None:
+        with any_birth(connection) if table == "executions" else contextlib.nullcontext():
+            connection.execute(statement, row)
+
+    await database.write(store)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.what)
@@ -369,8 +380,9 @@ async def test_a_second_run_is_refused_when_it_starts(database: Database):
     )
     with pytest.raises(IntegrityError):
         await database.execute(begin)
-    await database.execute("UPDATE executions SET exclusive = 0 WHERE id = 'exe-2'")
-    assert await database.execute(begin) == 1
+    beside = {**QUEUED, "id": "exe-3", "scheduled_us": NOW_US + 2, "exclusive": 0}
+    await insert(database, "executions", beside)
+    assert await database.execute(begin.replace("exe-2", "exe-3")) == 1
 
 
 async def test_what_history_refers_to_cannot_be_deleted(database: Database):

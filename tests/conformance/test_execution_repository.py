@@ -72,6 +72,7 @@ async def test_a_queued_execution_is_read_back_whole(database: Database):
         response_bytes=None,
         response_excerpt=None,
         error=None,
+        replica=None,
     )
 
 
@@ -248,6 +249,7 @@ async def test_a_live_attempt_is_listed_without_an_end(database: Database):
             http_status=None,
             response_bytes=None,
             error=None,
+            replica=OWNER,
         )
     ]
 
@@ -270,6 +272,7 @@ async def test_attempts_are_listed_in_order_the_last_from_its_execution(database
             http_status=503,
             response_bytes=2,
             error="The target answered 503",
+            replica=OWNER,
         ),
         AttemptRecord(
             number=2,
@@ -280,8 +283,35 @@ async def test_attempts_are_listed_in_order_the_last_from_its_execution(database
             http_status=200,
             response_bytes=2,
             error=None,
+            replica=OWNER,
         ),
     ]
+
+
+async def test_each_attempt_names_who_makes_it(database: Database):
+    """An execution names who runs it or ran it last, none while it waits; attempts keep theirs."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    named = []
+
+    async def look() -> None:
+        (listed,) = await read_history(database)
+        read = await found(database, make_row().id)
+        assert listed.replica == read.replica
+        named.append(listed.replica)
+
+    await look()
+    first = await claim_one(database, owner="one:1")
+    await look()
+    await record(database, make_ending(first, ExecutionStatus.RETRYING, owner="one:1"))
+    await look()
+    second = await claim_one(database, owner="two:2", now=NOW + timedelta(minutes=1))
+    await look()
+    await record(database, make_ending(second, ExecutionStatus.COMPLETED, owner="two:2"))
+    await look()
+    assert named == [None, "one:1", None, "two:2", "two:2"]
+    attempts = await database.read(execution_repository.list_attempts, make_row().id)
+    assert [attempt.replica for attempt in attempts] == ["one:1", "two:2"]
 
 
 async def test_an_attempt_is_listed_once_while_its_execution_waits_again(database: Database):

@@ -16,6 +16,7 @@ from app.domain.ids import JobId
 from app.models.tables import executions
 from app.repositories import history_repository, job_repository, totals_repository
 from tests.conformance.builders import JOB, NOW, NOW_US, SECOND, add_job, make_job
+from tests.support.births import any_birth
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 
 S = ExecutionStatus
@@ -48,7 +49,8 @@ def ledger_row(number: int, status: ExecutionStatus, **changes: Any) -> dict[str
 
 
 def insert(connection: WriteConnection, rows: list[dict[str, Any]]) -> None:
-    connection.execute(sa.insert(executions), rows)
+    with any_birth(connection):
+        connection.execute(sa.insert(executions), rows)
 
 
 def mixed_rows() -> list[dict[str, Any]]:

@@ -21,8 +21,11 @@ from tests.conformance.builders import (
     make_row,
     record,
 )
-from tests.support.databases import Database
+from tests.support.databases import Database, DatabaseKind
 
+AMONG_REPLICAS = pytest.mark.only_on(
+    DatabaseKind.POSTGRES, because="with SQLite there is no other process"
+)
 HERE = "here:1"
 THERE = "there:2"
 HOST = "h:80"
@@ -82,6 +85,7 @@ def told(admission: Admission) -> list[tuple[str, Why, int]]:
     return [(refusal.host, refusal.why, len(refusal.runs)) for refusal in admission.refused]
 
 
+@pytest.mark.only_on(DatabaseKind.SQLITE, because="a replica is not known to be alone")
 async def test_one_process_alone_is_not_counted(sqlite: Database):
     """On SQLite everything is admitted, and no row says whose slot it takes."""
     runs = await add_waiting(sqlite, 5)
@@ -91,6 +95,7 @@ async def test_one_process_alone_is_not_counted(sqlite: Database):
     assert await sqlite.rows("SELECT 1 FROM host_starts") == []
 
 
+@AMONG_REPLICAS
 async def test_what_others_run_leaves_fewer_slots(postgres: Database):
     """Of a host's three slots two are taken by another process: one run is admitted, in order."""
     runs = await add_waiting(postgres, 5)
@@ -101,6 +106,7 @@ async def test_what_others_run_leaves_fewer_slots(postgres: Database):
     assert admission.refused[0].runs == runs[3:]
 
 
+@AMONG_REPLICAS
 async def test_a_process_counts_its_own(postgres: Database):
     """Its own rows count by what it says is under way: their ends may not be recorded yet."""
     runs = await add_waiting(postgres, 6)
@@ -109,6 +115,7 @@ async def test_a_process_counts_its_own(postgres: Database):
     assert len(claimed) == 2
 
 
+@AMONG_REPLICAS
 async def test_hosts_are_counted_apart(postgres: Database):
     """A host whose slots are taken keeps no run of another host waiting."""
     runs, others = await add_waiting(postgres, 4), await add_waiting(postgres, 1, host="calm:80")
@@ -121,6 +128,7 @@ async def test_hosts_are_counted_apart(postgres: Database):
 @pytest.mark.parametrize(
     "status", [ExecutionStatus.COMPLETED, ExecutionStatus.RETRYING, ExecutionStatus.UNKNOWN]
 )
+@AMONG_REPLICAS
 async def test_a_slot_is_free_when_an_attempt_is_recorded(
     postgres: Database, status: ExecutionStatus
 ):
@@ -133,6 +141,7 @@ async def test_a_slot_is_free_when_an_attempt_is_recorded(
     assert len(await postgres.rows("SELECT 1 FROM executions WHERE slot_host IS NOT NULL")) == 3
 
 
+@AMONG_REPLICAS
 async def test_the_same_run_takes_its_slot_again(postgres: Database):
     """A retry counts like a first attempt."""
     runs = await add_waiting(postgres, 2)
@@ -143,6 +152,7 @@ async def test_the_same_run_takes_its_slot_again(postgres: Database):
     assert claimed == []
 
 
+@AMONG_REPLICAS
 async def test_a_claim_under_way_is_not_waited_for(postgres: Database):
     """A host that another process claims for is refused at once, others are not; then it is had."""
     runs, others = await add_waiting(postgres, 2), await add_waiting(postgres, 1, host="calm:80")
@@ -154,6 +164,7 @@ async def test_a_claim_under_way_is_not_waited_for(postgres: Database):
     assert len((await postgres.write(claim, runs[1:]))[0]) == 1
 
 
+@AMONG_REPLICAS
 async def test_claims_at_once_grant_no_more_than_the_limit(postgres: Database):
     """Of claims that many processes make at once for one host, three slots are granted."""
     runs = await add_waiting(postgres, 12)
@@ -166,6 +177,7 @@ async def test_claims_at_once_grant_no_more_than_the_limit(postgres: Database):
     assert 1 <= len(running) <= 3
 
 
+@AMONG_REPLICAS
 async def test_claims_that_cross_do_not_wait_in_a_circle(postgres: Database):
     """Two processes that want the same hosts in opposite order both end at once."""
     one, two = await add_waiting(postgres, 4), await add_waiting(postgres, 4, host="other:80")
@@ -178,6 +190,7 @@ async def test_claims_that_cross_do_not_wait_in_a_circle(postgres: Database):
             )
 
 
+@AMONG_REPLICAS
 async def test_starts_keep_their_distance_over_processes(postgres: Database):
     """After one process's start another gets none within the gap, and is told when."""
     runs = await add_waiting(postgres, 2)
@@ -191,6 +204,7 @@ async def test_starts_keep_their_distance_over_processes(postgres: Database):
     assert len((await postgres.write(claim, runs[1:], limits=limits))[0]) == 1
 
 
+@AMONG_REPLICAS
 async def test_what_is_not_claimed_is_no_start(postgres: Database):
     """A run that was admitted and is not to be had any more uses up no start."""
     runs = await add_waiting(postgres, 2)
@@ -200,6 +214,7 @@ async def test_what_is_not_claimed_is_no_start(postgres: Database):
     assert len((await postgres.write(claim, runs[1:], limits=limits))[0]) == 1
 
 
+@AMONG_REPLICAS
 async def test_a_start_noted_by_a_clock_that_was_ahead_binds_nobody(postgres: Database):
     """A next start further away than one gap is of an older clock."""
     runs = await add_waiting(postgres, 1)
@@ -208,6 +223,7 @@ async def test_a_start_noted_by_a_clock_that_was_ahead_binds_nobody(postgres: Da
     assert len((await postgres.write(claim, runs, limits=limits))[0]) == 1
 
 
+@AMONG_REPLICAS
 async def test_a_claim_locks_a_bounded_number_of_hosts(postgres: Database):
     """Hosts beyond the number of locks that one claim may hold are left for the next."""
     job = await add_job(postgres)

@@ -9,7 +9,7 @@ from app.db.unit_of_work import ReadConnection, WriteConnection
 from app.domain.errors import StorageInUseError
 from app.repositories import leadership_repository
 from tests.conformance.builders import NOW, NOW_US
-from tests.support.databases import Database
+from tests.support.databases import Database, DatabaseKind
 
 
 async def test_terms_are_counted_from_one(database: Database):
@@ -65,6 +65,7 @@ async def test_without_any_term_nobody_may_write(database: Database):
         await database.write(leadership_repository.guard_term, term=1)
 
 
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="with SQLite there is no other process")
 async def test_a_takeover_waits_for_the_tick_under_way(postgres: Database):
     """Between a tick's guard and its commit no other process can begin a term."""
     term = await postgres.write(leadership_repository.take_leadership, holder="a", now=NOW)

@@ -22,6 +22,7 @@ from tests.conformance.test_query_plans import (
     explain,
     hot,
 )
+from tests.support.births import any_birth
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 
 JOBS = 20
@@ -51,7 +52,8 @@ def fill(connection: WriteConnection) -> None:
                 row |= {"status": "missed", "reason": "too_late", "attempts": 0}
                 row |= {"until_us": row["scheduled_us"] + 5, "instant_count": 2}
             rows.append({"until_us": None, "reason": None, **row})
-        connection.execute(sa.insert(executions), rows)
+        with any_birth(connection):
+            connection.execute(sa.insert(executions), rows)
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("ANALYZE")
 

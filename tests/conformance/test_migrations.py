@@ -17,9 +17,10 @@ from app.repositories import job_repository
 from tests.conformance.builders import JOB, add_job
 from tests.support.databases import DatabaseKind, Databases, open_database, run_on
 
+ABOUT_THE_FILE = pytest.mark.only_on(DatabaseKind.SQLITE, because="a server keeps its own files")
 ROOT = Path(__file__).parents[2]
 PROCESSES = 4
-REVISIONS = ["0001", "0002", "0003"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005"]
 # Ready when everything is imported, so that several of these meet at the database.
 MIGRATE_ON_A_LINE = """
 import asyncio, sys
@@ -150,6 +151,7 @@ async def test_migrations_of_one_moment_apply_it_once(empty_url: str):
     assert applied == sorted(["[]"] * (PROCESSES - 1) + [str(REVISIONS)])
 
 
+@ABOUT_THE_FILE
 async def test_a_new_file_that_another_process_holds_is_waited_for(tmp_path: Path):
     """The switch to a write-ahead log, which SQLite does not wait for by itself, is repeated."""
     path = tmp_path / "jobs.db"
@@ -236,6 +238,7 @@ async def test_a_database_of_another_program_is_refused_unchanged(
 
 
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@ABOUT_THE_FILE
 async def test_a_file_of_another_program_keeps_every_byte(tmp_path: Path, journal: str):
     """Neither its journal mode nor its folder changes, whichever journal it uses."""
     path = tmp_path / "notes.db"
@@ -250,6 +253,7 @@ async def test_a_file_of_another_program_keeps_every_byte(tmp_path: Path, journa
     assert await asyncio.to_thread(os.listdir, tmp_path) == ["notes.db"]
 
 
+@ABOUT_THE_FILE
 async def test_a_table_in_another_programs_log_is_seen(tmp_path: Path):
     """What only the write-ahead log of a program that runs holds counts as the file's."""
     path = tmp_path / "notes.db"
@@ -261,6 +265,7 @@ async def test_a_table_in_another_programs_log_is_seen(tmp_path: Path):
             await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
 
 
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="SQLite's extensions make no tables")
 async def test_tables_of_an_extension_are_nobodys(postgres_url: str):
     """A new PostgreSQL database in which an extension made its tables is migrated."""
     await _execute_all(
@@ -285,6 +290,7 @@ async def _execute_all(url: str, *statements: str) -> None:
     ],
     ids=["text", "a header and rubbish", "noise"],
 )
+@ABOUT_THE_FILE
 async def test_a_file_that_is_no_database_is_refused_unchanged(tmp_path: Path, content: bytes):
     """Somebody else's file is named in the refusal and keeps every byte."""
     path = tmp_path / "notes.db"
@@ -296,6 +302,7 @@ async def test_a_file_that_is_no_database_is_refused_unchanged(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("begin", [100, 4096], ids=["the schema", "the first table"])
+@ABOUT_THE_FILE
 async def test_a_damaged_database_is_refused_unchanged(
     databases: Databases, tmp_path: Path, begin: int
 ):
@@ -311,6 +318,7 @@ async def test_a_damaged_database_is_refused_unchanged(
     assert path.read_bytes() == content
 
 
+@ABOUT_THE_FILE
 async def test_a_folder_in_the_way_is_refused(tmp_path: Path):
     """A path that cannot be a file is refused with a sentence, and so is one below a file."""
     (tmp_path / "jobs.db").mkdir()
@@ -320,6 +328,7 @@ async def test_a_folder_in_the_way_is_refused(tmp_path: Path):
             await migrate(DatabaseOptions(url=f"sqlite:///{tmp_path / name}"))
 
 
+@ABOUT_THE_FILE
 async def test_missing_folders_are_made(tmp_path: Path):
     """The first start needs no preparation."""
     url = f"sqlite:///{tmp_path / 'データ' / 'a b' / 'jobs.db'}"

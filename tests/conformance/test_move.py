@@ -42,6 +42,9 @@ from tests.conformance.builders import (
 from tests.support.databases import DatabaseKind, Databases, open_database
 from tests.support.service import ROOT
 
+pytestmark = pytest.mark.only_on(
+    DatabaseKind.SQLITE, DatabaseKind.POSTGRES, because="a move goes from the one to the other"
+)
 ROWS = 2 * BATCH_ROWS + 3
 _KILLED = """
 import asyncio, os, signal, sys
@@ -296,7 +299,7 @@ async def test_what_a_first_start_left_is_no_obstacle(pair: Pair):
     ("statement", "sentence"),
     [
         (f"SELECT pg_advisory_lock({LOCK_KEY})", "A MyScheduler service leads"),
-        ("SELECT 1", "others are connected to it as the same user"),
+        ("SELECT 1", "others are connected to it (as postgres)"),
     ],
     ids=["leader", "worker"],
 )
@@ -309,6 +312,38 @@ async def test_a_target_in_use_is_refused(pair: Pair, statement: str, sentence: 
         assert await connection.fetchval(noted) is None
 
     assert sentence in told
+
+
+@contextlib.asynccontextmanager
+async def roles(databases: Databases, *names: str) -> AsyncIterator[None]:
+    """Make users without any right of an administrator."""
+    async with connected(databases.server.url_of("postgres")) as connection:
+        for name in names:
+            await connection.execute(f"CREATE ROLE {name} LOGIN")
+        try:
+            yield
+        finally:
+            await connection.execute(f"DROP ROLE {', '.join(names)}")
+
+
+async def test_another_user_of_the_target_is_seen(databases: Databases):
+    """A session of any user is in the way of one who may not see what it does, and is named."""
+    async with (
+        databases.migrated(DatabaseKind.SQLITE) as source,
+        roles(databases, "mover", "somebody"),
+        databases.empty(DatabaseKind.POSTGRES) as target,
+    ):
+        await fill(source)
+        async with connected(target) as administrator:
+            name = await administrator.fetchval("SELECT current_database()")
+            await administrator.execute(f"ALTER DATABASE {name} OWNER TO mover")
+        pair = Pair(source, target.replace("//postgres@", "//mover@"))
+
+        async with connected(target.replace("//postgres@", "//somebody@")):
+            told = await pair.refusal()
+
+        assert "others are connected to it (as somebody)" in told
+        assert (await pair.move()).outcome is MoveOutcome.MOVED
 
 
 async def test_a_row_that_differs_is_found(pair: Pair):

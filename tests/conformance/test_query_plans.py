@@ -31,6 +31,7 @@ from app.repositories import (
     host_repository,
     job_list_repository,
     job_repository,
+    lease_repository,
     new_job_repository,
     retention_repository,
     revision_repository,
@@ -38,6 +39,7 @@ from app.repositories import (
     totals_repository,
 )
 from app.repositories.host_repository import HostLimits
+from app.repositories.lease_repository import Renewal
 from app.repositories.new_job_repository import FirstJob
 from app.repositories.retention_repository import OTHER_STATUSES, Surplus
 from tests.conformance.builders import (
@@ -47,6 +49,7 @@ from tests.conformance.builders import (
     make_claim,
     make_job,
 )
+from tests.support.births import any_birth
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 
 JOBS = 3000
@@ -92,6 +95,7 @@ def count(**wanted: Any) -> Call:
 
 SOME_JOBS = [JobId(f"job-{number}") for number in range(50)]
 SOME_IDS = [ExecutionId(f"exe-{number}") for number in range(50)]
+RUNNING_IDS = [ExecutionId(f"exe-{number}") for number in range(RUNNING_FROM, EXECUTIONS)]
 
 
 def further_revisions(connection: WriteConnection) -> object:
@@ -147,6 +151,13 @@ HOT = [
         "executions_lease", "job_revisions_pkey"),
     hot("orphan_runs by lease", partial(run_repository.orphan_runs, now=NOW, limit=100),
         "executions_lease", "job_revisions_pkey"),
+    hot("renew_leases",
+        partial(lease_repository.renew_leases, ids=RUNNING_IDS,
+                renewal=Renewal(owner="host:1", fence=1, now=NOW, lease=SECOND)),
+        "executions_id_key", "executions_lease"),
+    hot("hold_those_over",
+        partial(lease_repository.hold_those_over, ids=RUNNING_IDS, now=NOW),
+        "executions_id_key", "executions_lease"),
     hot("count_open", partial(execution_repository.count_open, job_ids=SOME_JOBS),
         "executions_open"),
     hot("cancel_waiting",
@@ -314,7 +325,8 @@ def fill(connection: WriteConnection) -> None:
     for first, status in ((0, "completed"), (QUEUED_FROM, "queued"), (RUNNING_FROM, "running")):
         last = {"completed": QUEUED_FROM, "queued": RUNNING_FROM}.get(status, EXECUTIONS)
         rows = [_execution(number, status) for number in range(first, last)]
-        connection.execute(sa.insert(executions), rows)
+        with any_birth(connection):
+            connection.execute(sa.insert(executions), rows)
     connection.execute(sa.insert(attempts), [_attempt(number) for number in range(QUEUED_FROM)])
     hosts = [{"host": f"h-{number}:80", "next_us": 1} for number in range(JOBS)]
     connection.execute(sa.insert(host_starts), hosts)
@@ -370,6 +382,7 @@ BATCHED = {
 
 
 @pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.only_on(DatabaseKind.SQLITE, because="PostgreSQL's planner knows sizes")
 async def test_what_a_batch_names_is_looked_up(databases: Databases, name: str):
     """On SQLite, which knows no sizes, no index is read from end to end for a batch's rows."""
     url = await databases.shared(DatabaseKind.SQLITE, "query plans", fill)
@@ -392,6 +405,7 @@ async def test_storing_new_jobs_reads_no_table(filled: Database):
     assert [plan.scans for plan in explained.value.plans] == [[]] * len(explained.value.plans)
 
 
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="with SQLite there is no other process")
 async def test_limits_per_host_are_asked_by_index(databases: Databases):
     """The slots that other processes hold are counted by their index, whatever has ended."""
     url = await databases.shared(DatabaseKind.POSTGRES, "query plans", fill)

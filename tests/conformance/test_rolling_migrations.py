@@ -17,6 +17,9 @@ from app.domain.errors import StorageUnavailableError
 from tests.support.databases import DatabaseKind, Databases, run_on
 from tests.support.schema_shape import Shape, narrowings, read_shape
 
+SIDE_BY_SIDE = pytest.mark.only_on(
+    DatabaseKind.POSTGRES, because="two versions share a server only"
+)
 ROOT = Path(__file__).parents[2]
 VERSIONS = "app/db/migrations/versions"
 NEWER = "9999"
@@ -70,12 +73,14 @@ async def test_migrations_only_add(empty_url: str):
 
 
 @pytest.mark.parametrize("statement", ADDITIONS)
+@SIDE_BY_SIDE
 async def test_additions_are_allowed(databases: Databases, statement: str):
     """Tables, columns that need not be given, and indexes take nothing from anybody."""
     assert await changes(databases, statement) == []
 
 
 @pytest.mark.parametrize("statement", NARROWINGS)
+@SIDE_BY_SIDE
 async def test_narrowings_are_found(databases: Databases, statement: str):
     """Whatever an older program would miss, or be refused by, is named."""
     found = await changes(databases, statement)
@@ -130,6 +135,7 @@ def pretend_newer(connection: Connection, usable: str) -> None:
     connection.exec_driver_sql(f"COMMENT ON COLUMN alembic_version.version_num IS '{note}'")
 
 
+@SIDE_BY_SIDE
 async def test_a_newer_schema_that_only_added_is_used(databases: Databases):
     """A replica that starts again, or a rollback, finds a schema that it may use, and does."""
     async with databases.empty(DatabaseKind.POSTGRES) as url:
@@ -139,6 +145,7 @@ async def test_a_newer_schema_that_only_added_is_used(databases: Databases):
         assert await migrate(options) == []
 
 
+@SIDE_BY_SIDE
 async def test_a_newer_schema_that_removed_is_refused(databases: Databases):
     """A program is refused whose columns are gone."""
     async with databases.empty(DatabaseKind.POSTGRES) as url:
@@ -149,6 +156,7 @@ async def test_a_newer_schema_that_removed_is_refused(databases: Databases):
             await migrate(options)
 
 
+@SIDE_BY_SIDE
 async def test_whoever_migrates_leaves_word(databases: Databases):
     """The note names the newest schema and the oldest program that may use it."""
 

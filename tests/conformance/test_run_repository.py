@@ -551,6 +551,7 @@ async def test_a_waiting_run_goes_by_the_definition_it_was_queued_with(database:
     assert second.host == "other.test:8080"
 
 
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="with SQLite there is no other process")
 async def test_replicas_share_a_jobs_limit(postgres: Database):
     """Of claims made by several processes at once, no more are granted than the job may run."""
     policy = replace(make_definition().policy, max_instances=2)

@@ -12,6 +12,9 @@ from app.db.unit_of_work import ReadConnection
 from app.domain.errors import StorageUnavailableError
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 
+pytestmark = pytest.mark.only_on(
+    DatabaseKind.SQLITE, because="a server has a pool: see test_unit_of_work"
+)
 DEADLINE_SECONDS = 20
 READERS = 4
 # Counts until it is interrupted: some minutes.

@@ -21,6 +21,9 @@ from app.models.tables import idempotency_keys
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 from tests.support.service import eventually
 
+pytestmark = pytest.mark.only_on(
+    DatabaseKind.SQLITE, because="a server has a pool: see test_unit_of_work"
+)
 INSERT = sa.insert(idempotency_keys)
 DEADLINE_SECONDS = 20
 UNITS_MAX = 256

@@ -14,6 +14,9 @@ from app.domain.errors import JobNotFoundError, ShuttingDownError, StorageUnavai
 from app.models.tables import idempotency_keys
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
 
+OVER_A_CONNECTION = pytest.mark.only_on(
+    DatabaseKind.POSTGRES, because="SQLite is part of the process"
+)
 INSERT = sa.insert(idempotency_keys)
 SELECT = sa.select(idempotency_keys.c.key).order_by(idempotency_keys.c.key)
 DEADLINE_SECONDS = 20
@@ -247,6 +250,7 @@ async def test_without_a_database_both_doors_say_so(databases: Databases):
             await gone.write(put, "a")
 
 
+@OVER_A_CONNECTION
 async def test_a_connection_that_dies_stores_nothing(postgres: Database):
     """A server that ends the connection before the commit is storage that is unavailable."""
 
@@ -260,6 +264,7 @@ async def test_a_connection_that_dies_stores_nothing(postgres: Database):
     assert await postgres.read(keys) == ["b"]
 
 
+@OVER_A_CONNECTION
 async def test_connections_that_died_while_idle_are_replaced(postgres: Database):
     """After a restart of the server the next read and write succeed."""
     await asyncio.gather(*(postgres.write(put, key) for key in "abcd"))
@@ -274,6 +279,7 @@ async def test_connections_that_died_while_idle_are_replaced(postgres: Database)
     assert await postgres.write(put, "e") == "e"
 
 
+@OVER_A_CONNECTION
 async def test_a_cancelled_statement_is_undone_on_the_server(postgres: Database):
     """A caller who goes away in the middle of a statement takes its transaction back."""
 
@@ -299,6 +305,7 @@ async def test_a_cancelled_statement_is_undone_on_the_server(postgres: Database)
     assert await postgres.read(keys) == ["b"]
 
 
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="SQLite's pragmas: see test_sqlite_writer")
 async def test_a_commit_on_postgres_reaches_the_disk_first(postgres: Database):
     """A commit is answered when it is flushed, as the server's default has it."""
     assert await postgres.rows("SHOW synchronous_commit") == [{"synchronous_commit": "on"}]

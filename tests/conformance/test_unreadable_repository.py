@@ -25,7 +25,7 @@ from tests.conformance.builders import (
     make_claim,
     make_row,
 )
-from tests.support.databases import Database
+from tests.support.databases import Database, DatabaseKind
 
 OTHER = JobId("other")
 PROBLEM = "the stored delivery cannot be read"
@@ -106,19 +106,20 @@ async def test_a_job_that_does_not_run_keeps_its_state(database: Database, state
     ]
 
 
-async def test_a_damaged_row_of_an_execution_breaks_no_job(sqlite: Database):
+async def test_a_damaged_row_of_an_execution_breaks_no_job(own: Database):
     """An instant that no calendar knows ends its run; the job's definition is sound."""
-    database = sqlite
-    job = await add_job(database)
-    await add_rows(database, make_row())
+    job = await add_job(own)
+    await add_rows(own, make_row())
     # As after a fault of the disk: the database itself refuses such a value.
-    await database.execute("DROP TRIGGER executions_instants_update")
-    await database.execute("UPDATE executions SET scheduled_us = 9000000000000000000")
-    claimed, damaged = await claim_all(database)
+    on_table = "" if own.kind is DatabaseKind.SQLITE else " ON executions"
+    for trigger in ("executions_instants_update", "executions_birthmarks"):
+        await own.execute(f"DROP TRIGGER {trigger}{on_table}")
+    await own.execute("UPDATE executions SET scheduled_us = 9000000000000000000")
+    claimed, damaged = await claim_all(own)
     assert (claimed, len(damaged)) == ([], 1)
-    assert await end(database, *damaged) == []
-    assert await stored(database) == job
-    rows = await database.rows("SELECT status, reason FROM executions")
+    assert await end(own, *damaged) == []
+    assert await stored(own) == job
+    rows = await own.rows("SELECT status, reason FROM executions")
     assert rows == [{"status": "failed", "reason": "broken"}]
 
 

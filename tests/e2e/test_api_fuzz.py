@@ -67,9 +67,9 @@ async def check(home: Home, *, examples: int) -> dict[str, Any]:
     assert report["operations"]["tested"] == report["operations"]["total"]
     assert report["failures"] == []
     assert report["errors"] == []
-    # Not all of it bounced off: jobs were stored, and most kinds of answers were seen.
+    # Not all of it bounced off: of the creations thought up, a good part were stored.
     stored = report["valid_rates"]["POST /api/v1/jobs"]
-    assert sum(phase["accepted"] for phase in stored.values()) > examples
+    assert sum(phase["accepted"] for phase in stored.values()) > examples / 4
     errors = [line for line in service.log_lines() if line["level"] in {"error", "critical"}]
     assert errors == []
     return report

@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import math
 import os
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from app.db.migrate import migrate
 from app.db.session import DatabaseOptions
@@ -14,29 +18,57 @@ from benchmarks.machine import Usage, wall_seconds
 from benchmarks.service import Service
 from benchmarks.stored import store
 from benchmarks.target import Target
+from tests.support.databases import DatabaseKind
 from tests.support.service import ROOT, WAIT_SECONDS, eventually
+
+
+async def run_benchmark(folder: Path, *arguments: str) -> tuple[Any, int]:
+    """Run a benchmark with a folder for what is temporary; give its JSON and its exit code."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks", "run", *arguments, "--json",
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(folder)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(WAIT_SECONDS * 4):
+        out, err = await process.communicate()
+    assert out, err.decode()
+    assert process.returncode is not None
+    return json.loads(out), process.returncode
 
 
 async def test_the_smallest_herd_is_measured(tmp_path: Path):
     """`python -m benchmarks run herd` drives the real service and prints one line of JSON."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks", "run", "herd", "--jobs", "20", "--json",
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    async with asyncio.timeout(WAIT_SECONDS * 3):
-        out, err = await process.communicate()
-
-    assert process.returncode == 0, err.decode()
-    result = json.loads(out)
+    result, exit_code = await run_benchmark(tmp_path, "herd", "--jobs", "20")
+    assert exit_code == 0
     run = result["run"]
     assert (result["jobs"], run["runs"], run["lost"], run["doubled"]) == (20, 20, 0, 0)
     assert run["at_target_ms"]["count"] == run["in_ledger_ms"]["count"] == 20
     assert 0 <= run["in_ledger_ms"]["p50"] <= run["at_target_ms"]["max"]
     assert result["api_ms"]["count"] > 0
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - names only
+
+
+@pytest.mark.slow
+async def test_hostile_targets_are_measured(tmp_path: Path):
+    """`benchmarks run hostile` judges jobs beside hostile ones, and these end by their deadline."""
+    kinds = ["hang", "gzip-bomb"]
+    named = [word for kind in kinds for word in ("--kind", kind)]
+    rows, exit_code = await run_benchmark(tmp_path, "hostile", *named, "--seconds", "2")
+
+    assert [row["kind"] for row in rows] == kinds
+    for row in rows:
+        assert (row["attempts"] > 0, row["overdue"]) == (True, 0)
+        assert "deadline" not in row["failures"]
+        assert row["memory_mib"] < 128
+        assert math.isfinite(row["quiet_p50_ms"])
+        assert math.isfinite(row["p50_ms"])
+    assert rows[0]["outcome"].startswith("timeout ")
+    assert 2000 <= rows[0]["longest_ms"] <= 2500
+    assert rows[1]["outcome"].startswith("response_too_large ")
+    # How late innocents are depends on the machine; that it is told does not.
+    assert exit_code == any(row["failures"] for row in rows)
 
 
 async def test_the_target_notes_what_arrives(tmp_path: Path):
@@ -84,6 +116,7 @@ async def test_usage_counts_descendants():
     assert Usage.of(process.pid).processes == 0
 
 
+@pytest.mark.only_on(DatabaseKind.SQLITE, because="jobs are copied into a file")
 async def test_copied_jobs_are_jobs(tmp_path: Path):
     """Jobs that a benchmark stores by copying are read by the service, each with a revision."""
     path = tmp_path / "jobs.db"

@@ -36,7 +36,7 @@ POST = (
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(module_home: Home):
-    """Run one service for all tests here; none of them may hurt it."""
+    """Run one service for the tests here; none may hurt it, or write a line into its log."""
     async with Service(
         module_home,
         MYSCHEDULER_REQUEST_BYTES_MAX=str(REQUEST_BYTES_MAX),
@@ -45,6 +45,18 @@ async def service(module_home: Home):
         yield running
         assert (await running.client.get("/health/ready")).json()["status"] == "ready"
         assert await running.stop() == 0
+        check_log(running)
+
+
+def check_log(service: Service) -> None:
+    """Check that each line of the log so far is one object of ours, and none of them an error."""
+    lines = service.log_path.read_bytes().split(b"\n")
+    assert lines.pop() == b""
+    assert all(line.isascii() and line.startswith(b'{"timestamp":') for line in lines)
+    read = [json.loads(line) for line in lines]
+    assert [line for line in read if "forged" in line["event"]] == []
+    assert [line for line in read if line["level"] in {"error", "critical"}] == []
+    assert [line for line in read if "exception" in line] == []
 
 
 def problem_of(answer: bytes) -> dict[str, Any]:
@@ -315,8 +327,8 @@ async def test_a_clients_address_is_its_own(service: Service):
     assert "forged-address" not in stored
 
 
-async def test_the_log_of_all_this(service: Service):
-    """After all of the above each line of the log is one object of ours, and none is an error."""
+async def test_nobody_writes_lines_into_the_log(service: Service):
+    """Paths, headers and ids that look like lines of the log stay within one line each."""
     spiteful = ['x"}\r\n{"event":"forged"}', "\x1b[2Jforged", "\u2028forged", "forged\x85"]
     for text in spiteful:
         raw = text.replace("\r\n", " ").encode("utf-8", "replace")
@@ -333,11 +345,4 @@ async def test_the_log_of_all_this(service: Service):
     assert answer.status_code == 200
     await service.client.post(f"{JOBS}/{quote(job_id, safe='')}/trigger")
     await eventually(lambda: job_id in {line.get("job_id") for line in service.log_lines()})
-
-    lines = service.log_path.read_bytes().split(b"\n")
-    assert lines.pop() == b""
-    assert all(line.isascii() and line.startswith(b'{"timestamp":') for line in lines)
-    read = [json.loads(line) for line in lines]
-    assert [line for line in read if "forged" in line["event"]] == []
-    assert [line for line in read if line["level"] in {"error", "critical"}] == []
-    assert [line for line in read if "exception" in line] == []
+    check_log(service)

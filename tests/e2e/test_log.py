@@ -43,6 +43,7 @@ async def test_an_execution_is_one_line(home: Home):
         ("broken", "info", "failed", "retries_exhausted", 3),
     ]
     assert [(e["http_status"], bool(e["error"])) for e in ended] == [(200, False), (500, True)]
+    assert {e["replica"].split(":")[1] for e in ended} == {str(service.pid)}
 
 
 async def test_a_start_is_told_with_its_jobs(home: Home):

@@ -9,6 +9,7 @@ from app.core.config import SETTING_NAMES
 from app.db.migrate import migrate
 from app.db.session import DatabaseOptions
 from tests.e2e.world import CLOCK, run_python
+from tests.support.databases import DatabaseKind
 from tests.support.homes import Home
 from tests.support.readme import ENGLISH, Example, Reader, read_examples
 from tests.support.service import Service, eventually
@@ -32,6 +33,7 @@ async def test_a_reader_gets_the_printed_answers(home: Home):
     assert len(requests) >= 10
 
 
+@pytest.mark.only_on(DatabaseKind.SQLITE, because="the backups of a server are its own")
 async def test_the_command_line_is_as_printed(tmp_path: Path):
     """The page's own commands succeed: they show every setting, make a backup, find all well."""
     await migrate(DatabaseOptions(url=f"sqlite:///{tmp_path / 'data' / 'jobs.db'}"))

@@ -161,19 +161,16 @@ async def test_a_role_needs_replicas(tmp_path: Path):
     assert err.startswith("MYSCHEDULER_ROLE divides the work among replicas on PostgreSQL; ")
 
 
-async def test_a_port_in_use_is_refused_in_words(tmp_path: Path):
+async def test_a_port_in_use_is_refused_in_words(home: Home):
     """A port that another process listens on is refused before anything is opened, with code 1."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code, out, err = await run_python(
-            tmp_path,
-            *("-m", "app", "serve"),
-            DATABASE_URL=f"sqlite:///{tmp_path / 'data' / 'jobs.db'}",
-            PORT=str(port),
+            home.folder, "-m", "app", "serve", DATABASE_URL=home.url, PORT=str(port)
         )
     assert (code, out) == (1, "")
     assert err == (
         f"The service cannot listen on 127.0.0.1 port {port}: Address already in use; "
         "stop what listens there, or choose another address by HOST and PORT\n"
     )
-    assert not (tmp_path / "data").exists()
+    assert not (home.folder / "data").exists()

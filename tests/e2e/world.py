@@ -138,7 +138,9 @@ async def read_execution(client: httpx.AsyncClient, execution_id: str) -> Row:
     return row
 
 
-async def wait_for_end(client: httpx.AsyncClient, job_id: str) -> Row:
+async def wait_for_end(
+    client: httpx.AsyncClient, job_id: str, *, seconds: float = WAIT_SECONDS
+) -> Row:
     """Wait until a job's only execution is over, and return it with its attempts."""
 
     async def ended() -> Row | None:
@@ -146,7 +148,7 @@ async def wait_for_end(client: httpx.AsyncClient, job_id: str) -> Row:
         assert len(rows) <= 1
         return await read_execution(client, rows[0]["execution_id"]) if _all_final(rows) else None
 
-    row: Row = await eventually(ended)
+    row: Row = await eventually(ended, seconds=seconds)
     return row
 
 

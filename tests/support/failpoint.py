@@ -25,6 +25,7 @@ from unittest import mock
 import httpx
 
 from app.core.config import Settings, load_settings
+from app.db import migrate as database_migration
 from app.db.unit_of_work import (
     PostgresWriter,
     SqliteWriter,
@@ -33,25 +34,28 @@ from app.db.unit_of_work import (
     Writer,
 )
 from app.domain.execution import Attempt, Outcome
-from app.engine import rescuer
-from app.engine.dispatcher import DispatcherOptions
+from app.engine.leases import LeaseOptions
 from app.engine.ports import Runner
 from app.engine.pruner import PrunerOptions
+from app.engine.rescuer import RescuerOptions
 from app.main import pipeline, serve, stations
 from app.runners.http import HttpRunner
 from app.runners.transports import build_transport
 
 T = TypeVar("T")
 
+SECOND = timedelta(seconds=1)
 BEFORE, AFTER = "before_commit", "committed"
 # Stations that write, by where in the code their transactions are made (of a qualified name).
 STATIONS = {
     "start": r"(\.lead|^PostgresLeader\._take)$",
-    "clock": r"^ClockWatch\.",
+    "clock": r"^ClockWatch\._noting\.",
+    "mend": r"^ClockWatch\._(mend|move_back)\.",
     "api": r"^(JobService\.|insert_new_jobs$)",
     "cancel": r"^CancellationService\.",
     "pass": r"^Ledger\.",
     "claim": r"^Dispatcher\._claim_once\.",
+    "broken": r"^Dispatcher\._sweep\.",
     "record": r"^(Recorder\.|record_endings)",
     "rescue": r"^Rescuer\.",
     "prune": r"^Pruner\._(batch|remove)\.",
@@ -59,7 +63,9 @@ STATIONS = {
 COMMITS = tuple(f"{station}.{moment}" for station in STATIONS for moment in (BEFORE, AFTER))
 # The runner is called; half of the request is out; all of it; the answer's head is read; all read.
 SENDS = ("send.begun", "send.half", "send.whole", "send.answer_begun", "send.answered")
-POINTS = (*COMMITS, *SENDS)
+# Every statement of a migration has run, and nothing of it is committed.
+MIGRATED = f"migrate.{BEFORE}"
+POINTS = (*COMMITS, *SENDS, MIGRATED)
 
 
 def die() -> None:
@@ -169,6 +175,9 @@ def run(point: str, settings: Settings) -> int:
         stack.enter_context(mock.patch.object(pipeline, "build_transport", transport))
         if action == "stop":
             stack.enter_context(hurried())
+        if place == MIGRATED:
+            # The last that happens in its transaction.
+            stack.enter_context(mock.patch.object(database_migration, "note_schema", _die_within))
         if place.startswith("prune."):
             stack.enter_context(mock.patch.object(stations, "PrunerOptions", _keep_nothing))
         return serve(settings)
@@ -178,14 +187,27 @@ def run(point: str, settings: Settings) -> int:
 def hurried() -> Iterator[None]:
     """Let what a process that is gone had claimed be lost soon: on PostgreSQL, by its lease."""
     with (
-        mock.patch.object(stations, "DispatcherOptions", _short_leases),
-        mock.patch.object(rescuer, "_EVERY", timedelta(seconds=0.5)),
+        mock.patch.object(stations, "LeaseOptions", _short_leases),
+        mock.patch.object(stations, "RescuerOptions", _short_patience),
     ):
         yield
 
 
-def _short_leases(**options: Any) -> DispatcherOptions:
-    return DispatcherOptions(**options, lease_margin=timedelta(seconds=1))
+def _short_leases(*, span: timedelta | None) -> LeaseOptions:
+    return LeaseOptions(
+        margin=SECOND,
+        span=None if span is None else SECOND,
+        renew_after=SECOND / 2,
+        renew_every=SECOND / 4,
+    )
+
+
+def _short_patience(*, patience: timedelta) -> RescuerOptions:
+    return RescuerOptions(every=SECOND / 2, patience=min(patience, 1.5 * SECOND))
+
+
+def _die_within(*_: object) -> None:
+    die()
 
 
 def _keep_nothing(**_: object) -> PrunerOptions:

@@ -89,6 +89,7 @@ class Pipeline:
     writer: FaultyWriter
     runner: ScriptedRunner
     tasks: Tasks
+    ground: Ground
     events: list[Event] = field(default_factory=list)
     crashed: bool = False
 
@@ -146,7 +147,7 @@ async def open_pipeline(
     term, last_beat = await unit_of_work.write(lead)
     runner = runner or ScriptedRunner()
     tasks, publisher = Tasks(), Publisher()
-    leader = EmbeddedLeader(owner="me", term=term)
+    leader = EmbeddedLeader(owner="me", term=term, since=now)
     ground = Ground(
         settings=configured,
         unit_of_work=unit_of_work,
@@ -173,6 +174,7 @@ async def open_pipeline(
         writer=writer,
         runner=runner,
         tasks=tasks,
+        ground=ground,
     )
 
     def on_event(event: Event) -> None:

@@ -2,9 +2,9 @@
 
 A fenced block that begins with ```` ```console ```` holds commands, each after ``$ ``, and below
 each what it answers. A command goes on over lines that end with a backslash or inside quotes. In an
-answer a line of ``...`` stands for any lines left out; ids, times and milliseconds are compared by
-shape, all else as printed. A printed id stands for the same real one wherever it comes again, in
-later commands too.
+answer a line of ``...`` stands for any lines left out; ids, times, milliseconds and the names of
+replicas are compared by shape, all else as printed. A printed id stands for the same real one
+wherever it comes again, in later commands too.
 
 ``python -m tests.support.readme`` writes the tables and pages that are made from the code.
 """
@@ -39,6 +39,7 @@ _VARYING = re.compile(
     r"|(?P<day>\d{4}-\d\d-\d\d)T(?P<clock>\d\d:\d\d:\d\d)(?P<fraction>\.\d+)?"
     r"(?P<offset>[+-]\d\d:\d\d)"
     r'|(?P<key>"[a-z_]+_ms": ?)(?P<number>\d+)'
+    r'|(?P<replica>"replica": ?)"[^"]+"'
 )
 
 
@@ -173,8 +174,9 @@ class Reader:
                 return f"(?P={name})"
             seen.add(name)
             return f"(?P<{name}>exe_[a-z2-7]{{24}})"
-        if found["key"]:
-            return re.escape(found["key"]) + r"\d+"
+        for name, shape in (("key", r"\d+"), ("replica", r'"[^"]+"')):
+            if found[name]:
+                return re.escape(found[name]) + shape
         if f"{found['day']}T{found['clock']}" in self.typed:
             return re.escape(found[0])
         # Whole minutes and hours are part of what is told.
@@ -211,6 +213,8 @@ def setting_cells(row: SettingRow) -> tuple[str, str]:
 def _plain(value: Any) -> str:
     if value in ("", []):
         return "–"
+    if isinstance(value, list):
+        return f"`{','.join(value)}`"
     if isinstance(value, float):
         return f"`{value:g}`"
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"

@@ -26,6 +26,7 @@ from tests.support.database_proxy import DatabaseProxy
 from tests.support.databases import DatabaseKind, PostgresServer
 from tests.support.homes import Home
 from tests.support.nursery import KILLED, CrashingService, Nursery
+from tests.support.pooling_proxy import PoolingProxy
 from tests.support.raw_server import Exchange, hang, reply
 from tests.support.service import ROOT, WAIT_SECONDS, eventually
 
@@ -150,10 +151,17 @@ class Replica(CrashingService):
 class Replicas:
     """The replicas of one database; ``all`` are there, started or not."""
 
-    def __init__(self, postgres: MortalPostgres, database: str, members: list[Replica]) -> None:
+    def __init__(
+        self,
+        postgres: MortalPostgres,
+        database: str,
+        members: list[Replica],
+        pooling: PoolingProxy | None,
+    ) -> None:
         self.postgres = postgres
         self.database = database
         self.all = members
+        self.pooling = pooling
 
     async def start(self) -> None:
         """Start all that are not alive at once, and wait until they are ready."""
@@ -206,12 +214,24 @@ class Replicas:
 
 @contextlib.asynccontextmanager
 async def open_replicas(
-    folder: Path, postgres: MortalPostgres, brood: "Brood", *settings: dict[str, str]
+    folder: Path,
+    postgres: MortalPostgres,
+    brood: "Brood",
+    *settings: dict[str, str],
+    pooled: bool = False,
 ) -> AsyncIterator[Replicas]:
-    """Prepare an empty database and a replica for each of ``settings``; none is started."""
+    """Prepare an empty database and a replica for each of ``settings``; none is started.
+
+    ``pooled``: DATABASE_URL is that of one proxy that pools transactions for all; the way to the
+    server itself is by each one's own.
+    """
     database = folder.name.replace("-", "_")
     await postgres.create(database)
     async with contextlib.AsyncExitStack() as stack:
+        pooling = None
+        if pooled:
+            pooling = PoolingProxy(postgres.socket_path(), database)
+            await stack.enter_async_context(pooling)
         members = []
         for number, environment in enumerate(settings):
             home = folder / f"replica-{number}"
@@ -219,12 +239,20 @@ async def open_replicas(
             place = await asyncio.to_thread(brood.nursery)
             stack.callback(place.leave)
             proxy = await stack.enter_async_context(DatabaseProxy(postgres.socket_path()))
-            url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{database}"
-            replica = Replica(
-                place, home, proxy, DATABASE_URL=url, **{**_CALM_SETTINGS, **environment}
-            )
+            addresses = {"DATABASE_URL": _address(proxy.port, database)}
+            if pooling is not None:
+                addresses = {
+                    "DATABASE_URL": _address(pooling.port, database),
+                    "MYSCHEDULER_DATABASE_DIRECT_URL": addresses["DATABASE_URL"],
+                }
+            given = {**_CALM_SETTINGS, **addresses, **environment}
+            replica = Replica(place, home, proxy, **given)
             members.append(await stack.enter_async_context(replica))
-        yield Replicas(postgres, database, members)
+        yield Replicas(postgres, database, members, pooling)
+
+
+def _address(port: int, database: str) -> str:
+    return f"postgresql://postgres@127.0.0.1:{port}/{database}"
 
 
 # Nothing is spread in time, and no row that is to be judged is removed.

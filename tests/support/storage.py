@@ -53,6 +53,35 @@ def read_only(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def write_protected(*paths: Path) -> Iterator[None]:
+    """Refuse every write to files that are open, too, as a disk does that turned read-only.
+
+    A file system with open files cannot be mounted anew as read-only; skip where there is no other
+    way, either.
+    """
+    probe = paths[0].with_name("probe")
+    with probe.open("wb", buffering=0) as file, _immutable(probe), contextlib.suppress(OSError):
+        file.write(b"x")
+        pytest.skip("this file system lets who has a file open write to it")
+    probe.unlink()
+    with _immutable(*paths):
+        yield
+
+
+@contextlib.contextmanager
+def _immutable(*paths: Path) -> Iterator[None]:
+    done = subprocess.run(
+        ["chattr", "+i", *paths], capture_output=True, encoding="utf-8", check=False
+    )
+    if done.returncode:
+        pytest.skip(f"this user may not make files immutable: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *paths], check=True)
+
+
+@contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
     """Use up a disk, to the last block that can be had."""
     fill = folder / "fill"

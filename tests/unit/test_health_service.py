@@ -10,9 +10,11 @@ import pytest
 from app.domain.clock import SystemClock
 from app.domain.errors import StorageUnavailableError
 from app.domain.ids import JobId
+from app.domain.tenure import Tenure
 from app.engine.audit_walk import Audit
 from app.engine.auditor import Proof
 from app.engine.reconciliation import DuplicateKind, Finding, Tally
+from app.engine.tasks import FailingLoop
 from app.repositories.leadership_repository import Leadership
 from app.services.health_service import Check, HealthOptions, HealthService, Pulse
 
@@ -62,6 +64,7 @@ async def check_all(
         unit_of_work=FakeUnitOfWork(**database),  # type: ignore[arg-type]  # a fake
         clock=SystemClock(),
         pulse=lambda: pulse,
+        tenure=Tenure,
         options=HealthOptions(answer_within=timedelta(seconds=0.05)),
         auditor=auditor or FakeAuditor(),
     )
@@ -215,3 +218,41 @@ async def test_before_the_first_leader_nobody_is_named():
     checks = await told(STANDING_BY)
     assert checks["scheduler"] == (False, "standing by: no replica has led yet")
     assert "leader" not in checks
+
+
+def failing_loop(name: str, *, seconds: float, required: bool = True) -> FailingLoop:
+    return FailingLoop(name=name, seconds=seconds, why="RuntimeError", required=required)
+
+
+@pytest.mark.parametrize("pulse", [WELL, LEADING, STANDING_BY], ids=["alone", "leads", "follows"])
+async def test_loops_that_go_on_failing_are_named(pulse: Pulse):
+    """A loop that fails for more than three seconds fails its check, on any replica."""
+    loops = [failing_loop("ledger", seconds=3.5), failing_loop("window", seconds=0.5)]
+    checks = await check_all(replace(pulse, failing=loops))
+    (unwell,) = [check for check in checks if check.required and not check.healthy]
+    assert unwell.name == "loops"
+    assert unwell.detail == (
+        "ledger fails since 3.5 s: RuntimeError; window fails since 0.5 s: RuntimeError"
+    )
+
+
+async def test_a_loop_that_failed_just_now_is_told_and_no_failure():
+    """It is started again after a second: until then it is named in a check that holds."""
+    pulse = replace(WELL, failing=[failing_loop("ledger", seconds=1)])
+    assert await failing(pulse) == {}
+    assert "ledger fails since 1.0 s" in (await told(pulse))["loops"][1]
+
+
+async def test_upkeep_that_fails_leaves_the_service_ready():
+    """What runs do not need is named in a check of its own, which is not required."""
+    pulse = replace(WELL, failing=[failing_loop("pruner", seconds=60, required=False)])
+    (unwell,) = [check for check in await check_all(pulse) if not check.healthy]
+    assert (unwell.name, unwell.required) == ("upkeep", False)
+
+
+async def test_runs_that_wait_beside_free_slots_fail_the_dispatch():
+    """Runs that may start and are not looked at for more than four seconds are told."""
+    assert await failing(replace(WELL, held_up=timedelta(seconds=4))) == {}
+    assert await failing(replace(WELL, held_up=timedelta(seconds=4.5))) == {
+        "dispatch": "runs that may start wait since 4.5 s"
+    }

@@ -1,4 +1,4 @@
-"""Locks by name: beside an SQLite file, and how any lock is kept."""
+"""Locks by name: how any lock is kept, and blocks and functions under one on either database."""
 
 import asyncio
 import multiprocessing
@@ -18,6 +18,8 @@ from app.domain.clock import Clock, SystemClock
 from app.domain.errors import StorageUnavailableError
 from app.locks import LockLostError, LockTakenError, single_instance
 from app.locks.keeper import Keeper, KeeperOptions
+from tests.support.databases import DatabaseKind
+from tests.support.homes import Home
 
 FAST = KeeperOptions(
     try_every=timedelta(milliseconds=5),
@@ -83,8 +85,16 @@ def keep(
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
+def url(home: Home) -> str:
+    """Give the address of a database on each kind of it."""
+    return home.url
+
+
+def named(home: Home, pid: int | None) -> str:
+    """Match how a holder is named: PostgreSQL knows its session, not its process."""
+    if home.kind is DatabaseKind.SQLITE:
+        return f"process {pid} on "
+    return r"a session from the server's own machine, connected since \S+ \(pid \d+\)"
 
 
 def test_a_kept_lock_is_given_back():
@@ -191,12 +201,12 @@ def test_a_session_is_named_after_its_lock():
     assert len(application_name("x" * 100)) == 63
 
 
-def test_a_block_excludes_every_other(url: str):
+def test_a_block_excludes_every_other(home: Home, url: str):
     """Another block of this process is refused while the first lasts, and only one of its name."""
     with single_instance("a", database_url=url) as held:
         held.check()
         assert held.is_held
-        with pytest.raises(LockTakenError, match=f"process {os.getpid()} on "):
+        with pytest.raises(LockTakenError, match=named(home, os.getpid())):
             single_instance("a", database_url=url).__enter__()
         with single_instance("b", database_url=url):
             pass
@@ -268,18 +278,20 @@ async def test_a_cancelled_wait_leaves_nothing(url: str):
         pass
 
 
-def test_a_killed_process_leaves_no_lock(url: str):
+def test_a_killed_process_leaves_no_lock(home: Home, url: str):
     """After kill -9 of the holder the next one is let in."""
     context = multiprocessing.get_context("spawn")
     there, here = context.Pipe()
     holder = context.Process(target=hold, args=(url, there))
     holder.start()
     assert here.recv() == "held"
-    with pytest.raises(LockTakenError, match=f"process {holder.pid} on "):
+    with pytest.raises(LockTakenError, match=named(home, holder.pid)):
         single_instance("a", database_url=url).__enter__()
     holder.kill()
     holder.join(SECONDS)
-    with single_instance("a", database_url=url):
+    # PostgreSQL hears of it a moment later.
+    wait = None if home.kind is DatabaseKind.SQLITE else timedelta(seconds=SECONDS)
+    with single_instance("a", wait=wait, database_url=url):
         pass
 
 
@@ -312,6 +324,7 @@ def test_what_cannot_be_locked_is_refused(url: str):
         lock.__enter__()
 
 
+@pytest.mark.only_on(DatabaseKind.SQLITE, because="a server has no folder here")
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path):
     """Where no lock can be kept, that is told, and not that somebody has it."""
     (tmp_path / "file").write_bytes(b"")
@@ -320,6 +333,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path):
         lock.__enter__()
 
 
+@pytest.mark.only_on(DatabaseKind.SQLITE, because="a server's: test_the_direct_address_is_used")
 def test_the_settings_of_the_service_name_the_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock
 from app.domain.errors import StorageInUseError, UnavailableError
+from app.domain.tenure import Tenure
 from app.repositories import leadership_repository
 from app.repositories.leadership_repository import Leadership
 
@@ -58,21 +59,6 @@ class LeaderOptions:
         """Check that a living leader is never taken for a silent one."""
         if self.every + self.ping_within + self.trust_margin >= self.silence_max:
             raise ValueError("silence_max must be longer than a ping's interval and patience")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tenure:
-    """How this process and the lead have come together, since its start: what metrics are made of.
-
-    ``takeovers``: terms won after another process's; ``cut_offs``: silent holders whose connection
-    this one ended. ``leading_since`` is None while it does not lead.
-    """
-
-    terms_won: int = 0
-    terms_lost: int = 0
-    takeovers: int = 0
-    cut_offs: int = 0
-    leading_since: datetime | None = None
 
 
 class PostgresLeader:

@@ -13,8 +13,8 @@ import hashlib
 from typing import Any
 
 import asyncpg
-from sqlalchemy.engine import make_url
 
+from app.backends.postgres.address import driver_arguments
 from app.domain.errors import StorageUnavailableError
 
 _APPLICATION = "myscheduler lock "
@@ -59,9 +59,7 @@ class PostgresNamedLock:
     """
 
     def __init__(self, url: str, *, name: str) -> None:
-        address = make_url(url).set(drivername="postgresql+asyncpg")
-        # The dialect's reading of the address, so that ?ssl=require means here what it means there.
-        self._address = address.get_dialect()().create_connect_args(address)[1]
+        self._address = driver_arguments(url)
         self._name = application_name(name)
         self._key = lock_key(name)
         self._connection: Any = None

@@ -13,8 +13,8 @@ from typing import Any
 
 import asyncpg
 import structlog
-from sqlalchemy.engine import make_url
 
+from app.backends.postgres.address import driver_arguments
 from app.domain.ids import ExecutionId, JobId
 
 log = structlog.get_logger(__name__)
@@ -59,9 +59,7 @@ class PostgresWakeups:
         options: WakeupOptions,
         on_wakeup: Callable[[WakeupKind, str], None],
     ) -> None:
-        address = make_url(url).set(drivername="postgresql+asyncpg")
-        # The dialect's reading of the address, so that ?ssl=require means here what it means there.
-        self._address = address.get_dialect()().create_connect_args(address)[1]
+        self._address = driver_arguments(url)
         self._options = options
         self._on_wakeup = on_wakeup
         self._waiting: dict[str, None] = {}

@@ -129,15 +129,16 @@ ATTEMPT_FAILURES = {
         statuses=_FAILED,
         title=Text(en="Target not allowed", ja="許可されていない呼び出し先"),
         cause=Text(
-            en="The egress settings do not allow the address of the target. Nothing was sent "
-            "there, and this is not retried.",
-            ja="呼び出し先のアドレスは、送信先の設定で許可されていません。そこへは何も送信して"
-            "いません。この失敗は再試行しません。",
+            en="The egress settings do not allow the address of the target, or the scheme of its "
+            "URL. Nothing was sent there, and this is not retried.",
+            ja="呼び出し先のアドレス、または URL のスキームが、送信先の設定で許可されていません。"
+            "そこへは何も送信していません。この失敗は再試行しません。",
         ),
         fix=Text(
-            en="Choose another target, or let the operator allow it by `MYSCHEDULER_EGRESS_ALLOW`.",
-            ja="別の呼び出し先にするか、`MYSCHEDULER_EGRESS_ALLOW` での許可を運用担当者に依頼して"
-            "ください。",
+            en="Choose another target, or let the operator allow it by `MYSCHEDULER_EGRESS_ALLOW`, "
+            "its scheme by `MYSCHEDULER_EGRESS_SCHEMES`.",
+            ja="別の呼び出し先にするか、`MYSCHEDULER_EGRESS_ALLOW`（スキームなら "
+            "`MYSCHEDULER_EGRESS_SCHEMES`）での許可を運用担当者に依頼してください。",
         ),
     ),
     Reason.CONFIG_ERROR: ReasonEntry(

@@ -63,9 +63,10 @@ ERROR_CODES = {
             ja="この呼び出し先は、送信先の設定で許可されていません。何も保存していません。",
         ),
         fix=Text(
-            en="Choose another target, or let the operator allow it by `MYSCHEDULER_EGRESS_ALLOW`.",
-            ja="別の呼び出し先にするか、`MYSCHEDULER_EGRESS_ALLOW` での許可を運用担当者に依頼して"
-            "ください。",
+            en="Choose another target, or let the operator allow it by `MYSCHEDULER_EGRESS_ALLOW`, "
+            "its scheme by `MYSCHEDULER_EGRESS_SCHEMES`.",
+            ja="別の呼び出し先にするか、`MYSCHEDULER_EGRESS_ALLOW`（スキームなら "
+            "`MYSCHEDULER_EGRESS_SCHEMES`）での許可を運用担当者に依頼してください。",
         ),
     ),
     "job_not_found": ErrorEntry(
@@ -166,10 +167,10 @@ ERROR_CODES = {
     "too_many_waiting": ErrorEntry(
         title=Text(en="Too many executions waiting", ja="待機中の execution が多すぎる"),
         cause=Text(
-            en="The job was triggered faster than it runs: 1,000 of its executions wait already. "
-            "The target may be slow or hang.",
+            en="The job was triggered faster than it runs: 1,000 of its executions wait already, "
+            "for their turn or for a retry. The target may be slow or hang.",
             ja="実行が追いつかない速さでジョブが起動され、"
-            "待機中の execution がすでに 1,000 件あります。"
+            "順番または再試行を待つ execution がすでに 1,000 件あります。"
             "呼び出し先が遅いか、応答していない可能性があります。",
         ),
         fix=Text(
@@ -271,6 +272,25 @@ ERROR_CODES = {
             "and can be reached, and send the request again after `Retry-After`.",
             ja="ディスクの空きとデータディレクトリーの権限、または PostgreSQL が動いていて"
             "接続できるかを確認し、`Retry-After` の秒数だけ待ってもう一度送ってください。",
+        ),
+    ),
+    "storage_damaged": ErrorEntry(
+        title=Text(en="Database file damaged", ja="データベースファイルの破損"),
+        cause=Text(
+            en="Parts of the SQLite file cannot be read: the disk failed, or another program wrote "
+            "into the file. From the moment this is noticed nothing is read, written or sent any "
+            "more. At a start, the file is named, stays as it is, and the exit code is 1.",
+            ja="SQLite ファイルに読み取れない箇所があります。ディスクの故障か、ほかのプログラムに"
+            "よる書き込みが原因です。破損に気づいた時点で、読み取り、書き込み、送信をすべてやめます。"
+            "起動時なら、ファイル名を表示し、ファイルには手を付けずに終了コード 1 で終わります。",
+        ),
+        fix=Text(
+            en="Stop the service and run `myscheduler check` to see what is wrong. Keep the file "
+            "with those beside it, put a backup in its place, and start. Sending the request again "
+            "helps only after that.",
+            ja="サービスを止め、`myscheduler check` で破損の内容を確認してください。ファイルは"
+            "隣にあるファイルごと保管し、代わりにバックアップを置いて起動してください。リクエストの"
+            "再送が役に立つのは、その後です。",
         ),
     ),
     "storage_unanswered": ErrorEntry(

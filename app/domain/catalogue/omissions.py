@@ -30,14 +30,17 @@ OMISSIONS = {
         statuses=_SKIPPED,
         title=Text(en="Queue full", ja="順番待ちが上限に到達"),
         cause=Text(
-            en="1,000 runs of this job were waiting already (`overlap_policy` `queue_all`).",
-            ja="このジョブの実行が、すでに 1,000 件待っていました（`overlap_policy` が "
-            "`queue_all`）。",
+            en="1,000 runs of this job were waiting already, for their turn or for a retry. No "
+            "`overlap_policy` lets more of one job wait.",
+            ja="このジョブの実行が、すでに 1,000 件、順番または再試行を待っていました。一つの"
+            "ジョブで待てるのは、`overlap_policy` にかかわらずこの件数までです。",
         ),
         fix=Text(
-            en="Let the target answer sooner, run the job less often, or raise `max_instances`.",
-            ja="呼び出し先の応答を速くするか、実行の間隔を空けるか、`max_instances` を増やして"
-            "ください。",
+            en="Let the target answer sooner, run the job less often, or raise the limit its runs "
+            "wait for: `max_instances`, or `MYSCHEDULER_HOST_CONCURRENCY` with `allow`.",
+            ja="呼び出し先の応答を速くするか、実行の間隔を空けるか、待つ原因になっている上限を"
+            "上げてください。`max_instances`、または `allow` なら "
+            "`MYSCHEDULER_HOST_CONCURRENCY` です。",
         ),
     ),
     Reason.PAUSED: ReasonEntry(

@@ -1,6 +1,8 @@
 """Executions after real runs: whatever a target answers, the history stays readable."""
 
 import json
+import os
+import socket
 from datetime import datetime
 
 import pytest
@@ -137,6 +139,8 @@ async def test_retries_are_recorded(api):
     assert detail.pop("explanation") is None
     assert detail == execution
     assert [attempt["number"] for attempt in attempts] == [1, 2, 3]
+    assert execution["replica"].startswith(f"{socket.gethostname()}:{os.getpid()}")
+    assert {attempt["replica"] for attempt in attempts} == {execution["replica"]}
     assert [attempt["http_status_code"] for attempt in attempts] == [500, None, 200]
     assert [bool(attempt["error_message"]) for attempt in attempts] == [True, True, False]
     assert attempts[0]["started_at"] == execution["started_at"]

@@ -18,7 +18,12 @@ async def test_health(api):
     assert answer.status_code == 200
     # Of replicas on one database this one need not have begun to lead.
     assert isinstance(answer.json()["leading"], bool)
-    assert {**answer.json(), "leading": True} == {
+    found = answer.json()
+    leadership = found.pop("leadership")
+    assert leadership.keys() == {
+        "terms_won", "terms_lost", "takeovers", "cut_offs", "leading_since"
+    }  # fmt: skip
+    assert {**found, "leading": True} == {
         "message": "MyScheduler API is running",
         "timezone": "Asia/Tokyo",
         "version": __version__,

@@ -237,21 +237,68 @@ async def test_a_paused_job_resumes_within_its_period(home: Home):
         assert (await steps.ran())[-1] == steps.clock.now()
 
 
-@pytest.mark.parametrize("back", [SECOND, 5 * SECOND])
-async def test_a_small_step_is_waited_out(home: Home, back: timedelta):
-    """A step back within the tolerance begins no epoch, repeats nothing and is no event."""
+@pytest.mark.parametrize("step", [-SECOND, -5 * SECOND, SECOND])
+async def test_a_small_step_is_waited_out(home: Home, step: timedelta):
+    """A step within the tolerance begins no epoch, repeats nothing, loses nothing, is no event."""
     async with steps_of(home) as steps:
         await steps.put(interval_of(SECOND))
         for _ in range(6):
             await steps.advance(SECOND)
         before = await steps.ran()
-        await steps.set_by(-back)
-        await steps.advance(back)
-        assert await steps.ran() == before
-        await steps.advance(SECOND)
+        await steps.set_by(step)
+        if step < timedelta(0):
+            await steps.advance(-step)
+            assert await steps.ran() == before
+            await steps.advance(SECOND)
         assert await steps.ran() == [*before, before[-1] + SECOND]
         assert await steps.epoch() == 0
         assert [kind for kind, _, _ in steps.events()] == ["started"]
+
+
+async def test_a_suspended_machine_sends_nothing_twice(home: Home):
+    """An hour's sleep in the middle of an attempt: both clocks jump, the event loop's does not.
+
+    The attempt arrives once and is recorded as it ends, its lease long over; what came due follows
+    each job's policy, and late starts are spread.
+    """
+    policies = {
+        policy.value: make_policy(catch_up=policy, catch_up_max_runs=3, misfire_grace=SECOND)
+        for policy in CatchUp
+    }
+    async with steps_of(home, late_starts_per_second=1) as steps:
+        service, runner = steps.service, steps.service.runner
+        for name, policy in policies.items():
+            await steps.put(EVERY_MINUTE, name, policy=policy)
+        runner.gate.clear()
+        await steps.put(date_of(steps.clock.now()), "held")
+        (held,) = runner.attempts
+        slept_at = steps.clock.now()
+        steps.clock.advance(HOUR + MINUTE / 2)
+        # The rescuer's next round, as after a wake-up.
+        stations, tasks = service.current.stations, service.current.tasks
+        await tasks.end_loop("rescuer")
+        tasks.loop("rescuer", stations.rescuer.run, course=stations.rescuer.course)
+        await steps.see()
+        (row,) = await steps.history("held")
+        assert (row.status, row.attempts) == (ExecutionStatus.RUNNING, 1)
+        # One late start at once, the others a second apart: no storm.
+        assert len(runner.attempts) == 2
+        runner.gate.set()
+        for _ in range(10):
+            await steps.advance(SECOND)
+        (row,) = await steps.history("held")
+        assert (row.status, row.attempts, row.id) == (
+            ExecutionStatus.COMPLETED, 1, held.execution_id,
+        )  # fmt: skip
+        sent = [attempt.job_id for attempt in runner.attempts]
+        late = {name: sent.count(JobId(name)) for name in policies}
+        assert late == {"none": 0, "latest": 1, "all": 3}
+        assert sent.count(JobId("held")) == 1
+        for name in policies:
+            history = await steps.history(name)
+            assert sum(execution.instant_count for execution in history) == 60
+            assert all(execution.scheduled_for > slept_at for execution in history)
+    assert len({attempt.execution_id for attempt in runner.attempts}) == len(runner.attempts)
 
 
 async def test_steps_are_events_of_the_service(home: Home):

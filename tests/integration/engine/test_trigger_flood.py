@@ -1,14 +1,28 @@
-"""A job that is triggered faster than it runs."""
+"""A job that is triggered, or comes due, faster than it runs."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
+from app.db.unit_of_work import WriteConnection
+from app.domain.clock import to_us
 from app.domain.errors import TooManyWaitingError
-from app.domain.execution import ExecutionStatus
+from app.domain.execution import Cause, ExecutionStatus, Reason
 from app.domain.ids import JobId
+from app.domain.policies import OverlapPolicy
 from app.engine.tick import QUEUE_MAX
-from tests.integration.engine.test_pipeline import EVERY_HOUR, create, ended
+from app.repositories import execution_repository, run_repository
+from tests.conformance.builders import make_claim, make_ending, make_row
+from tests.integration.engine.test_pipeline import (
+    EVERY_HOUR,
+    EVERY_SECOND,
+    SECOND,
+    create,
+    ended,
+    now,
+)
+from tests.support.builders import make_policy
 from tests.support.homes import Home
 from tests.support.pipeline import ScriptedRunner, open_pipeline
 from tests.support.service import eventually
@@ -52,3 +66,40 @@ async def test_others_are_not_counted(home: Home):
         with pytest.raises(TooManyWaitingError, match="nothing was stored"):
             await pipeline.jobs.trigger(full)
         assert await pipeline.jobs.trigger(other)
+
+
+def put_in_line(connection: WriteConnection, *, job_id: JobId, status: ExecutionStatus) -> None:
+    """Let as many executions of a job as may wait do so for an hour, as new ones or for a retry."""
+    moment = now()
+    later = moment + 3600 * SECOND
+    fields = {"cause": Cause.MANUAL, "exclusive": False, "next_attempt_at": later}
+    rows = [make_row(number, job_id, **fields) for number in range(QUEUE_MAX)]
+    execution_repository.insert_executions(connection, rows, now_us=to_us(moment))
+    if status is ExecutionStatus.RETRYING:
+        waiting, _ = run_repository.waiting_runs(
+            connection, until=later, limit=QUEUE_MAX, per_job=QUEUE_MAX
+        )
+        runs, _ = run_repository.claim_runs(connection, waiting, make_claim(now=moment))
+        endings = [make_ending(run, status, next_attempt_at=later) for run in runs]
+        run_repository.record_endings(connection, endings)
+
+
+@pytest.mark.parametrize("status", [ExecutionStatus.QUEUED, ExecutionStatus.RETRYING])
+async def test_a_schedule_that_may_overlap_is_bounded(home: Home, status: ExecutionStatus):
+    """A thousand executions that wait, for a turn or a retry, are all, even where runs overlap."""
+    job_id = JobId("job")
+    allow = make_policy(overlap=OverlapPolicy.ALLOW)
+    async with open_pipeline(home, start=False) as pipeline:
+        await create(pipeline, job_id, EVERY_SECOND, policy=allow)
+        await pipeline.unit_of_work.write(partial(put_in_line, job_id=job_id, status=status))
+        await pipeline.lifecycle.start_alone(None)
+
+        def left_out() -> list[tuple[str]]:
+            return home.rows("SELECT status FROM executions WHERE reason = ?", Reason.QUEUE_FULL)
+
+        assert {status for (status,) in await eventually(left_out)} == {ExecutionStatus.SKIPPED}
+        with pytest.raises(TooManyWaitingError, match="nothing was stored"):
+            await pipeline.jobs.trigger(job_id)
+        counted = home.rows("SELECT count(*) FROM executions WHERE status = ?", status)
+    assert counted == [(QUEUE_MAX,)]
+    assert pipeline.runner.attempts == []

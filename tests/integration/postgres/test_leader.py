@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,12 +11,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.util import await_only
 
-from app.backends.postgres.leader import LOCK_KEY, LeaderOptions, PostgresLeader, Tenure
+from app.backends.postgres.leader import LOCK_KEY, LeaderOptions, PostgresLeader
 from app.db.session import open_postgres, open_postgres_direct, open_postgres_reader
 from app.db.unit_of_work import PostgresWriter, UnitOfWork, WriteConnection
 from app.domain.clock import SystemClock
 from app.domain.errors import StorageInUseError, StorageUnavailableError
+from app.domain.tenure import Tenure
 from app.engine.tasks import Tasks
+from tests.support.partition import network_postgres
 from tests.support.service import eventually
 
 FAST = LeaderOptions(
@@ -92,6 +95,33 @@ async def rows(of: Replica, statement: str, **parameters: object) -> list[sa.Row
     return await of.unit_of_work.read(
         lambda connection: list(connection.execute(sa.text(statement), parameters))
     )
+
+
+@pytest.mark.slow
+async def test_the_server_asks_whether_a_leader_is_there():
+    """Over a network the leader's session has keepalives, and waits for no lock without end."""
+    # An address of this machine that no other test takes.
+    number = os.getpid()
+    host = f"127.{64 + number // 65536 % 64}.{number // 256 % 256}.{number % 256}"
+    with network_postgres(host) as server:
+        engine = open_postgres_direct(server.network_url("postgres"))
+        try:
+            async with engine.connect() as connection:
+                shown = {
+                    name: await connection.scalar(sa.text(f"SHOW {name}")) for name in _SETTINGS
+                }
+        finally:
+            await engine.dispose()
+    assert shown == _SETTINGS
+
+
+# Three unanswered questions two seconds apart, the first after three: nine seconds.
+_SETTINGS = {
+    "tcp_keepalives_idle": "3",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "lock_timeout": "5s",
+}
 
 
 async def test_one_of_two_leads(url: str):

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 SLOTS = 4
 STARTS_PER_SECOND = 10
+# A new leader is there after eleven seconds, and patient with leases for fifteen to twenty.
+RESCUED_WITHIN = 60
 FREE: Row = {
     "schedule_type": "date", "run_at": "2099-01-01T00:00:00Z", "overlap_policy": "allow",
 }  # fmt: skip
@@ -149,7 +151,7 @@ async def test_slots_of_lost_replicas_come_back_with_the_lease(world: World):
     await trigger(left.client, "more")
     await trigger(left.client, "free")
     await eventually(lambda: world.calm.requests)
-    await eventually(lambda: len(world.busy.requests) > SLOTS)
+    await eventually(lambda: len(world.busy.requests) > SLOTS, seconds=RESCUED_WITHIN)
     assert len(leases) == SLOTS
     later = world.busy.requests[SLOTS]
     first_lease = min(row["lease_until_us"] for row in leases)

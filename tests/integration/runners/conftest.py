@@ -59,7 +59,7 @@ class Courier:
                 self.kind, self.options, policy, tls=self.tls, lookup=self.lookup
             )
             self._runner = HttpRunner(
-                transport=transport, clock=SystemClock(), options=self.options
+                transport=transport, clock=SystemClock(), options=self.options, egress=policy
             )
         return self._runner
 

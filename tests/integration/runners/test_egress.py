@@ -154,6 +154,17 @@ async def test_ipv6_loopback(courier):
         assert server.requests[0].headers["host"] == f"[::1]:{server.port}"
 
 
+async def test_a_scheme_that_is_not_allowed(courier):
+    """Where https alone is allowed, an http URL is not called, not even looked up."""
+    courier.egress = EgressOptions(schemes=("https",), allow=("secret.test",))
+    courier.lookup, calls = names(secret=["127.0.0.1"])
+    async with RawServer((reply(),)) as server:
+        outcome = await courier.deliver(server.url(host="secret.test"))
+        assert server.connection_count == 0
+    assert_blocked(outcome, "MYSCHEDULER_EGRESS_SCHEMES allows https, not http")
+    assert calls == []
+
+
 async def test_shared_look_up(aiohttp_courier):
     """Attempts at one time to one name share a look-up, and later ones its answer for a while."""
     aiohttp_courier.lookup, calls = names(shared=["127.0.0.1"])

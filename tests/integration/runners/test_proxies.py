@@ -3,6 +3,7 @@
 import pytest
 
 from app.runners.http_options import HttpRunnerOptions
+from app.security.egress import EgressOptions
 from tests.support.raw_server import RawServer, reply
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -43,6 +44,17 @@ async def test_no_proxy(courier, monkeypatch):
         assert (await courier.deliver(server.url())).succeeded
     blocked = await courier.deliver("http://169.254.169.254/")
     assert blocked.reason == "egress_denied"
+
+
+async def test_schemes_are_judged_before_the_proxy(courier, monkeypatch):
+    """A proxy is not asked for what the schemes do not allow."""
+    async with RawServer((reply("by proxy"),)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url())
+        courier.options = HttpRunnerOptions(trust_env_proxy=True)
+        courier.egress = EgressOptions(schemes=("https",))
+        outcome = await courier.deliver("http://only-the-proxy-knows.test/")
+        assert proxy.requests == []
+    assert outcome.reason == "egress_denied"
 
 
 async def test_proxy_that_is_down(courier, monkeypatch):

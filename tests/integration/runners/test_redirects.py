@@ -4,7 +4,7 @@ import pytest
 
 from app.domain.execution import AttemptOutcome, Reason
 from app.security.egress import EgressOptions
-from tests.support.raw_server import RawServer, reply
+from tests.support.raw_server import RawServer, reply, server_tls
 
 SECRETS = (
     ("Authorization", "Bearer t0p"),
@@ -135,6 +135,30 @@ async def test_hop_to_a_denied_port(courier):
             outcome = await courier.deliver(server.url(), follow_redirects=True)
         assert not other.requests
     assert outcome.reason is Reason.EGRESS_DENIED
+
+
+async def test_hop_to_another_scheme(courier):
+    """Where https alone is allowed, a hop to http is refused and nothing is sent there."""
+    courier.egress = EgressOptions(schemes=("https",))
+    async with RawServer((reply(),)) as other:
+        answers = (redirect(other.url("/?token=hidden")),)
+        async with RawServer(answers, tls=server_tls()) as server:
+            outcome = await courier.deliver(server.url(host="localhost"), follow_redirects=True)
+            assert len(server.requests) == 1
+        assert not other.requests
+    assert (outcome.kind, outcome.reason) == (AttemptOutcome.BLOCKED, Reason.EGRESS_DENIED)
+    assert outcome.error == (
+        "The egress policy does not allow calling 127.0.0.1: MYSCHEDULER_EGRESS_SCHEMES allows "
+        "https, not http; ask the operator to allow it, or change the URL"
+    )
+
+
+async def test_hop_within_the_schemes(courier):
+    """Where https alone is allowed, a hop from https to https is followed."""
+    courier.egress = EgressOptions(schemes=("https",))
+    async with RawServer((redirect("/next"), reply()), tls=server_tls()) as server:
+        outcome = await courier.deliver(server.url(host="localhost"), follow_redirects=True)
+    assert outcome.succeeded, outcome.error
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from app.domain.errors import (
     JobBrokenError,
     SchedulerError,
     ShuttingDownError,
+    StorageDamagedError,
     StorageUnansweredError,
     StorageUnavailableError,
 )
@@ -71,6 +72,7 @@ async def test_an_unforeseen_error(client):
         (StorageUnavailableError("The database takes no writes"), "storage_unavailable"),
         (ShuttingDownError("The service is stopping"), "shutting_down"),
         (StorageUnansweredError(), "storage_unanswered"),
+        (StorageDamagedError(), "storage_damaged"),
     ],
 )
 async def test_an_outage(client, jobs, error, code):

@@ -71,6 +71,25 @@ def test_every_kind_of_text_is_parsed():
     assert settings.root_path == "/scheduler"
 
 
+@pytest.mark.parametrize(
+    ("text", "schemes"),
+    [("https", ("https",)), (" HTTPS ,http", ("http", "https")), ("", ("http", "https"))],
+)
+def test_schemes(text, schemes):
+    """Schemes are read in any case and order, each once; nothing stands for both."""
+    assert _load(MYSCHEDULER_EGRESS_SCHEMES=text).egress_schemes == schemes
+
+
+@pytest.mark.parametrize("text", ["ftp", "https,ws", ",", "https://"])
+def test_schemes_out_of_bounds(text):
+    """What is neither http nor https is refused with what there is."""
+    (problem,) = _problems_of(MYSCHEDULER_EGRESS_SCHEMES=text)
+    assert problem == (
+        f"MYSCHEDULER_EGRESS_SCHEMES is {text!r}, which is not http, https or both, "
+        "separated by a comma"
+    )
+
+
 def test_settings_made_of_values():
     """Values of the right types, as tests and flags give them, pass like texts."""
     settings = Settings(log_level=LogLevel.DEBUG, egress_allow=("10.0.0.0/8",), port=0)

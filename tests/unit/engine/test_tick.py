@@ -28,6 +28,7 @@ def plan(
     up_since: datetime = NOON - HOUR,
     running: int = 0,
     queued: int = 0,
+    retrying: int = 0,
     elided: Stretch | None = None,
     jitter: timedelta = timedelta(0),
     **policy: object,
@@ -40,7 +41,13 @@ def plan(
     found = DueInstants(
         job=job, fire_times=fire_times, next_run_time=fire_times[-1] + MINUTE, elided=elided
     )
-    open_runs = Counter({ExecutionStatus.RUNNING: running, ExecutionStatus.QUEUED: queued})
+    open_runs = Counter(
+        {
+            ExecutionStatus.RUNNING: running,
+            ExecutionStatus.QUEUED: queued,
+            ExecutionStatus.RETRYING: retrying,
+        }
+    )
     return plan_job(found, open_runs, Moment(now=now, up_since=up_since))
 
 
@@ -180,6 +187,8 @@ def test_instants_too_many_to_list_are_a_stretch_of_their_own():
         (OverlapPolicy.QUEUE_ALL, 1, 5, ("queued", None)),
         (OverlapPolicy.QUEUE_ALL, 1, QUEUE_MAX, ("skipped", Reason.QUEUE_FULL)),
         (OverlapPolicy.ALLOW, 7, 7, ("queued", None)),
+        (OverlapPolicy.ALLOW, 200, QUEUE_MAX - 1, ("queued", None)),
+        (OverlapPolicy.ALLOW, 0, QUEUE_MAX, ("skipped", Reason.QUEUE_FULL)),
         (OverlapPolicy.CANCEL_RUNNING, 1, 0, ("queued", None)),
     ],
 )
@@ -187,6 +196,42 @@ def test_overlap_follows_the_policy(policy, running, queued, expected):
     """While an earlier execution is not over, the overlap policy decides about the next."""
     result = plan(NOON, running=running, queued=queued, overlap=policy)
     assert [(row.status.value, row.reason) for row in result.rows] == [expected]
+
+
+@pytest.mark.parametrize("policy", [OverlapPolicy.QUEUE_ALL, OverlapPolicy.ALLOW])
+@pytest.mark.parametrize("queued", [0, 400])
+def test_what_is_to_be_retried_waits_too(policy, queued):
+    """Runs that wait for a retry count towards the longest queue, beside those not begun."""
+    full = plan(NOON, queued=queued, retrying=QUEUE_MAX - queued, overlap=policy)
+    assert shape(full) == [("skipped", Reason.QUEUE_FULL, NOON, 1)]
+    nearly = plan(NOON, queued=queued, retrying=QUEUE_MAX - queued - 1, overlap=policy)
+    assert shape(nearly) == [("queued", None, NOON, 1)]
+
+
+def test_one_pass_fills_the_queue_and_no_more():
+    """Of many instants in one pass those that still fit are queued, and the others say why not."""
+    instants = tuple(NOON + n * SECOND for n in range(-4, 1))
+    result = plan(*instants, queued=QUEUE_MAX - 2, overlap=OverlapPolicy.ALLOW)
+    queued = [row.scheduled_for for row in result.rows if row.status is ExecutionStatus.QUEUED]
+    assert queued == [*instants[:2]]
+    assert [row.reason for row in result.rows[2:]] == [Reason.QUEUE_FULL] * 3
+
+
+@pytest.mark.parametrize("overlap", list(OverlapPolicy))
+def test_catching_up_keeps_to_the_longest_queue(overlap):
+    """Misfires that would run find the queue full like any others; the newest get what is left."""
+    instants = minutes(NOON - 5 * MINUTE, 4)
+    result = plan(*instants, queued=QUEUE_MAX - 1, overlap=overlap, catch_up=CatchUp.ALL)
+    assert shape(result) == [
+        *(("skipped", Reason.QUEUE_FULL, instant, 1) for instant in instants[:3]),
+        ("queued", None, instants[3], 1),
+    ]
+
+
+def test_a_job_without_grace_does_not_pile_up():
+    """A job each of whose instants is a misfire gathers no more behind its target than others."""
+    result = plan(NOON, now=NOON + SECOND, queued=QUEUE_MAX, misfire_grace=timedelta(0))
+    assert shape(result) == [("skipped", Reason.QUEUE_FULL, NOON, 1)]
 
 
 def test_cancel_running_asks_to_end_what_runs():

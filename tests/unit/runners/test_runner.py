@@ -12,6 +12,7 @@ from app.domain.ids import ExecutionId, JobId
 from app.domain.job import HttpTarget
 from app.runners.http import HttpRunner
 from app.runners.http_options import HttpRunnerOptions
+from app.security.egress import EgressOptions, EgressPolicy
 
 if TYPE_CHECKING:
     from app.engine.ports import Runner
@@ -27,6 +28,7 @@ ATTEMPT = Attempt(
     timeout=timedelta(seconds=1),
     target=HttpTarget(method="GET", url="http://h/"),
 )
+ANYWHERE = EgressPolicy(EgressOptions())
 
 
 class Broken(httpx.AsyncBaseTransport):
@@ -40,7 +42,9 @@ class Broken(httpx.AsyncBaseTransport):
 async def test_unexpected_error():
     """A bug below the runner becomes an outcome and a log entry, not an exception."""
     options = HttpRunnerOptions()
-    runner: Runner = HttpRunner(transport=Broken(), clock=SystemClock(), options=options)
+    runner: Runner = HttpRunner(
+        transport=Broken(), clock=SystemClock(), options=options, egress=ANYWHERE
+    )
     with structlog.testing.capture_logs() as logs:
         outcome = await runner.run(ATTEMPT)
     assert (outcome.kind, outcome.reason) == (AttemptOutcome.PROTOCOL_ERROR, Reason.PROTOCOL)
@@ -57,7 +61,10 @@ async def test_any_httpx_transport():
         return httpx.Response(201, text="made")
 
     runner = HttpRunner(
-        transport=httpx.MockTransport(answer), clock=SystemClock(), options=HttpRunnerOptions()
+        transport=httpx.MockTransport(answer),
+        clock=SystemClock(),
+        options=HttpRunnerOptions(),
+        egress=ANYWHERE,
     )
     outcome = await runner.run(ATTEMPT)
     assert outcome.succeeded

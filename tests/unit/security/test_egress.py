@@ -190,6 +190,32 @@ def test_urls_public_refuses(url):
     assert not PUBLIC.judge_url(url).allowed
 
 
+@pytest.mark.parametrize("url", ["http://a.test/", "HTTP://a.test/", "http://10.0.0.1:443/"])
+def test_schemes_are_limited(url):
+    """Where https alone is allowed, no http URL is, whatever the allow list names."""
+    policy = EgressPolicy(EgressOptions(schemes=("https",), allow=("a.test", "10.0.0.0/8")))
+    verdict = policy.judge_url(url)
+    assert not verdict.allowed
+    assert verdict.why == "MYSCHEDULER_EGRESS_SCHEMES allows https, not http"
+    assert policy.judge_url(f"https{url[4:]}").allowed
+    assert policy.judge_scheme("https").allowed
+    assert not policy.judge_scheme("http").allowed
+
+
+def test_both_schemes_are_allowed_by_default():
+    """Both http and https may be called unless the operator says otherwise; nothing else may."""
+    assert STANDARD.judge_scheme("http").allowed
+    assert STANDARD.judge_scheme("https").allowed
+    assert STANDARD.judge_url("ftp://a.test/").why.endswith("allows http and https, not ftp")
+
+
+@pytest.mark.parametrize("schemes", [(), ("ftp",), ("https", "ws")])
+def test_schemes_that_are_none(schemes):
+    """A policy without a scheme, or with one that nobody speaks here, is refused."""
+    with pytest.raises(ValueError, match="egress schemes are one or more of http, https"):
+        EgressOptions(schemes=schemes)
+
+
 @pytest.mark.parametrize("url", ["http://h:99999/", "http://h:x/", "http://[::1/"])
 def test_urls_that_cannot_be_read(url):
     """A URL whose host or port cannot be read is refused."""
