@@ -7,6 +7,7 @@ file beside the database names the owner for whoever is refused.
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
@@ -171,6 +172,11 @@ class EmbeddedLeader:
     def fence(self) -> int:
         """Tell the fence of this start's claims: its term."""
         return self._term
+
+    @property
+    def in_touch_since(self) -> float:
+        """Tell that its file was always there."""
+        return -math.inf
 
     @property
     def tenure(self) -> Tenure:

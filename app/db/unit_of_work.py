@@ -23,6 +23,7 @@ from typing import Any, Generic, NewType, Protocol, TypeVar
 
 import sqlalchemy as sa
 import structlog
+from asyncpg import InternalClientError
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -50,6 +51,10 @@ _UNITS_MAX = 256
 _PATIENCE = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)
+
+# What using a database may raise. The last is asyncpg's where a connection ends in the middle of an
+# answer; SQLAlchemy does not know it.
+FAULTS = (SQLAlchemyError, OSError, InternalClientError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +170,7 @@ class UnitOfWork:
             try:
                 async with asyncio.timeout(seconds):
                     return await self._reader.read(unit)
-            except (SQLAlchemyError, OSError) as error:
+            except FAULTS as error:
                 _note(self._damage, error)
                 raise _unreadable(error) from error
 
@@ -316,7 +321,7 @@ class PostgresWriter:
             try:
                 async with self._engine.begin() as connection:
                     return await connection.run_sync(transaction.run)
-            except (SQLAlchemyError, OSError) as error:
+            except FAULTS as error:
                 if transaction.commits and not _was_answered(error):
                     log.warning("storage.commit_unanswered", error=_text_of(error))
                     self._on_unanswered()
@@ -456,7 +461,7 @@ def _note(damage: Damage | None, error: BaseException) -> None:
         damage.note(error)
 
 
-def _was_answered(error: SQLAlchemyError | OSError) -> bool:
+def _was_answered(error: Exception) -> bool:
     """Tell whether the server refused by itself, on a connection that is good for more."""
     return isinstance(error, DBAPIError) and not error.connection_invalidated
 
@@ -470,7 +475,7 @@ def _unwritable(error: BaseException) -> BaseException:
     """Turn a database's fault into ours; leave refusals and programming errors as they are."""
     if isinstance(error, (SchedulerError, IntegrityError)):
         return error
-    if isinstance(error, (DBAPIError, sa.exc.TimeoutError, OSError)):
+    if isinstance(error, (DBAPIError, sa.exc.TimeoutError, OSError, InternalClientError)):
         return _not_stored(error)
     return error
 
@@ -487,7 +492,7 @@ def _not_stored(error: BaseException) -> UnavailableError:
     return failure
 
 
-def _unreadable(error: SQLAlchemyError | OSError) -> UnavailableError:
+def _unreadable(error: Exception) -> UnavailableError:
     log.warning("storage.read_failed", error=_text_of(error))
     if is_damage(error):
         return StorageDamagedError()

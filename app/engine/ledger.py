@@ -254,7 +254,8 @@ def _still_current(
     current: list[DueInstants] = []
     for found in batch:
         expected = (found.job.revision, to_us(found.job.next_run_time))
-        if stored.get(found.job.id) == expected and found.last <= until:
+        is_due = found.problem is not None or found.last <= until
+        if stored.get(found.job.id) == expected and is_due:
             current.append(found)
         else:
             committed.refused.append(found.job.id)

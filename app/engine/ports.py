@@ -39,6 +39,11 @@ class Leader(Protocol):
         ...
 
     @property
+    def in_touch_since(self) -> float:
+        """Tell since when its database has answered it, on the monotonic clock."""
+        ...
+
+    @property
     def tenure(self) -> Tenure:
         """Tell how often the lead came and went."""
         ...

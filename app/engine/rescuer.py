@@ -6,8 +6,10 @@ known, so the attempt is recorded as lost, and the execution goes on by its job'
 next attempt under the same id at once (no retry spent), or its end as ``unknown``.
 
 A lease may also be over because its owner could not reach the database, nor anybody else. So among
-replicas the rescuer is patient after every time in which it did not look itself: the owners that
-live renew their leases then, or record what they have, and only what is over still is settled.
+replicas the rescuer is patient until this process has been in touch with the database for a while,
+leading or not: the owners that live renew their leases then, or record what they have, and only
+what is over still is settled. A mere change of leader costs no patience: leaders may follow each
+other faster than that.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ import structlog
 
 from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import Clock
+from app.domain.errors import UnavailableError
 from app.domain.execution import ExecutionStatus, WaitingRun
 from app.domain.ids import ExecutionId
 from app.domain.policies import OnCrash
@@ -42,17 +45,19 @@ class RescuerOptions:
 
     # One recovery period: no row is running beyond its lease by more than this, and the patience.
     every: timedelta = timedelta(seconds=5)
-    # From the first look on, nothing is settled for so long; zero: no other process has leases.
+    # Nothing is settled before this process has been in touch with the database for so long; zero:
+    # no other process has leases.
     patience: timedelta = timedelta(0)
-    # After so long without a look the next one is a first one: a machine was suspended, say. While
-    # the database is there, leases of those who live have this left (``leases``).
+    # So long without a look counts as out of touch: a machine was suspended, say. While the
+    # database is there, leases of those who live have this left (``leases``).
     gap: timedelta = timedelta(seconds=15)
 
 
 class Rescuer:
     """Finds lost attempts; ``rescued`` gets those whose executions wait again.
 
-    ``course`` tells how its loop fares.
+    ``in_touch_since`` tells since when, on the monotonic clock, the database has answered this
+    process; ``course`` how the rescuer's loop fares.
     """
 
     def __init__(
@@ -61,14 +66,18 @@ class Rescuer:
         unit_of_work: UnitOfWork,
         clock: Clock,
         options: RescuerOptions,
+        in_touch_since: Callable[[], float],
         owned: Callable[[], Collection[ExecutionId]],
         rescued: Callable[[list[WaitingRun]], None],
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._options = options
+        self._in_touch_since = in_touch_since
         self._owned = owned
         self._rescued = rescued
+        # Since when its own looks succeed; infinite after one that did not.
+        self._fit_since = -math.inf
         self.course = Course()
 
     async def settle_all(self) -> int:
@@ -79,18 +88,23 @@ class Rescuer:
         return count
 
     async def run(self) -> None:
-        """Look for leases that are over, until cancelled; raises what the database raises.
+        """Look for leases that are over, until cancelled; raises what the database raises."""
+        try:
+            await self._look_on()
+        except UnavailableError:
+            self._fit_since = math.inf
+            raise
 
-        Begun anew, after a failure say, it is patient anew.
-        """
-        began = looked = -math.inf
+    async def _look_on(self) -> None:
+        before = self._clock.monotonic()
         while True:
             now = self._clock.now()
             found = await self._find(now=now)
-            before, looked = looked, self._clock.monotonic()
-            if looked - before > self._options.gap.total_seconds():
-                began = looked
-            if looked - began >= self._options.patience.total_seconds():
+            looked = self._clock.monotonic()
+            if self._fit_since > looked or looked - before > self._options.gap.total_seconds():
+                self._fit_since = looked
+            fit_since, before = max(self._fit_since, self._in_touch_since()), looked
+            if looked - fit_since >= self._options.patience.total_seconds():
                 await self._settle(found, now=now)
             self.course.go_on()
             await asyncio.sleep(self._options.every.total_seconds())

@@ -210,6 +210,7 @@ def _rescuer(
         unit_of_work=ground.unit_of_work,
         clock=ground.clock,
         options=RescuerOptions(patience=timedelta(0) if ground.alone else PATIENCE_AMONG_REPLICAS),
+        in_touch_since=lambda: ground.leader.in_touch_since,
         owned=lambda: dispatcher.leases.held,
         rescued=rescued,
     )

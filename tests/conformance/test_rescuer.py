@@ -59,6 +59,7 @@ async def test_a_run_that_is_renewed_meanwhile_is_not_lost(database: Database):
             ),
             clock=clock,
             options=RescuerOptions(),
+            in_touch_since=clock.monotonic,
             owned=tuple,
             rescued=rescued.extend,
         )

@@ -7,16 +7,16 @@ that pools transactions a session's lock means nothing.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.db.unit_of_work import UnitOfWork, WriteConnection
+from app.db.unit_of_work import FAULTS, UnitOfWork, WriteConnection
 from app.domain.clock import Clock
 from app.domain.errors import StorageInUseError, UnavailableError
 from app.domain.tenure import Tenure
@@ -83,8 +83,14 @@ class PostgresLeader:
         self._owner = owner
         self._term = 0
         self._trusted_until = 0.0
+        self._in_touch_since = math.inf
         self._resigned = asyncio.Event()
         self._tenure = Tenure()
+
+    @property
+    def in_touch_since(self) -> float:
+        """Tell since when its connection has answered, whoever leads; infinite without one."""
+        return self._in_touch_since
 
     @property
     def tenure(self) -> Tenure:
@@ -127,13 +133,15 @@ class PostgresLeader:
         while not self._resigned.is_set():
             try:
                 async with self._engine.connect() as connection:
+                    self._in_touch_since = self._clock.monotonic()
                     try:
                         if await self._acquire(connection):
                             await self._lead(connection, on_gain, on_loss)
                     finally:
+                        self._in_touch_since = math.inf
                         # Ended at once, and the lock with it: the other end may not answer.
                         await connection.invalidate()
-            except (SQLAlchemyError, OSError, UnavailableError) as error:
+            except (*FAULTS, UnavailableError) as error:
                 log.warning("leader.disconnected", why=type(error).__name__)
                 await self._rest()
 

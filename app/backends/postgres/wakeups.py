@@ -19,6 +19,9 @@ from app.domain.ids import ExecutionId, JobId
 
 log = structlog.get_logger(__name__)
 
+# The last is what asyncpg raises where a connection ends in the middle of an answer.
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 _CHANNEL = "myscheduler"
 _SEND = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 # Distinct wakeups that wait to be sent; beyond them one says that anything may have changed.
@@ -95,7 +98,7 @@ class PostgresWakeups:
         """Listen and send until cancelled, or until the connection is lost."""
         try:
             await self._serve()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (*_LOST, OSError, TimeoutError) as error:
             log.warning("wakeups.disconnected", why=type(error).__name__)
 
     async def _serve(self) -> None:

@@ -123,6 +123,25 @@ async def steps_of(home: Home, *outcomes: Outcome, **settings: object) -> AsyncI
             await service.close()
 
 
+async def test_what_was_found_by_the_old_clock_comes_due_again(home: Home):
+    """An instant that waits to be written when the clock is set back is run at its time."""
+    half_past = datetime(2027, 6, 1, 12, 30, tzinfo=UTC)
+    async with steps_of(home) as steps:
+        await steps.put(crontab_of("30 * * * *"))
+        service = steps.service.current
+        service.writer.broken = True
+        steps.clock.advance(30 * MINUTE)
+        await steps.service.poke()
+        await eventually(lambda: service.stations.ledger.lag())
+        steps.clock.step(-25 * MINUTE)
+        service.writer.broken = False
+        await steps.see()
+        assert await steps.history() == []
+        assert await steps.next_time() == half_past
+        await steps.advance(25 * MINUTE)
+        assert await steps.ran() == [half_past]
+
+
 async def test_an_interval_goes_on_with_the_rest_of_its_period(home: Home):
     """After a step back an interval job runs when its period is over, then at every period."""
     async with steps_of(home) as steps:

@@ -78,13 +78,19 @@ def database() -> LostRun:
 
 @contextlib.asynccontextmanager
 async def rescuing(
-    database: LostRun, clock: VirtualClock, patience: timedelta = PATIENCE_AMONG_REPLICAS
+    database: LostRun,
+    clock: VirtualClock,
+    patience: timedelta = PATIENCE_AMONG_REPLICAS,
+    *,
+    in_touch: timedelta = timedelta(0),
 ) -> AsyncIterator[None]:
-    """Look all the time as long as the block lasts."""
+    """Look all the time as long as the block lasts; in touch for so long by then."""
+    since = clock.monotonic() - in_touch.total_seconds()
     rescuer = Rescuer(
         unit_of_work=UnitOfWork(reader=database, writer=database),
         clock=clock,
         options=RescuerOptions(every=timedelta(milliseconds=1), patience=patience),
+        in_touch_since=lambda: since,
         owned=tuple,
         rescued=lambda _runs: None,
     )
@@ -101,8 +107,16 @@ async def test_a_process_alone_settles_at_once(database: LostRun, clock: Virtual
         await eventually(lambda: database.settled)
 
 
-async def test_a_new_leader_lets_owners_come_first(database: LostRun, clock: VirtualClock):
-    """From its first look on a leader waits for fifteen seconds, then settles what is over."""
+async def test_a_new_leader_that_knows_the_database_settles_at_once(
+    database: LostRun, clock: VirtualClock
+):
+    """One that was in touch all the time as a follower need not wait: leaders may change often."""
+    async with rescuing(database, clock, in_touch=15 * SECOND):
+        await eventually(lambda: database.settled)
+
+
+async def test_owners_come_first_where_the_database_is_new(database: LostRun, clock: VirtualClock):
+    """Until it is in touch for fifteen seconds a leader waits, then settles what is over."""
     async with rescuing(database, clock):
         for _ in range(3):
             await database.looked_at()
