@@ -12,7 +12,7 @@ from alembic import command
 
 from app.db.migrate import alembic_config, differences, migrate, upgrade
 from app.db.session import DatabaseOptions
-from app.domain.errors import StorageUnavailableError
+from app.domain.errors import StorageDamagedError, StorageUnavailableError
 from app.repositories import job_repository
 from tests.conformance.builders import JOB, add_job
 from tests.support.databases import DatabaseKind, Databases, open_database, run_on
@@ -295,7 +295,7 @@ async def test_a_file_that_is_no_database_is_refused_unchanged(tmp_path: Path, c
     """Somebody else's file is named in the refusal and keeps every byte."""
     path = tmp_path / "notes.db"
     path.write_bytes(content)
-    with pytest.raises(StorageUnavailableError, match=r"notes\.db cannot be used"):
+    with pytest.raises(StorageDamagedError, match=r"notes\.db cannot be used"):
         await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
     assert path.read_bytes() == content
     assert await asyncio.to_thread(os.listdir, tmp_path) == ["notes.db"]
@@ -313,7 +313,7 @@ async def test_a_damaged_database_is_refused_unchanged(
     content = bytearray(whole)
     content[begin : begin + 4000] = b"\xa5" * 4000
     path.write_bytes(content)
-    with pytest.raises(StorageUnavailableError, match=r"damaged\.db cannot be used"):
+    with pytest.raises(StorageDamagedError, match=r"damaged\.db cannot be used"):
         await migrate(DatabaseOptions(url=f"sqlite:///{path}"))
     assert path.read_bytes() == content
 

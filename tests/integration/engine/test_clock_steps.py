@@ -132,7 +132,7 @@ async def test_what_was_found_by_the_old_clock_comes_due_again(home: Home):
         service.writer.broken = True
         steps.clock.advance(30 * MINUTE)
         await steps.service.poke()
-        await eventually(lambda: service.stations.ledger.lag())
+        await eventually(service.stations.ledger.lag)
         steps.clock.step(-25 * MINUTE)
         service.writer.broken = False
         await steps.see()

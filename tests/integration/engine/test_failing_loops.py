@@ -27,7 +27,8 @@ from tests.support.service import eventually
 
 T = TypeVar("T")
 
-TOLD_WITHIN = 5.0
+# Five seconds where nothing else runs; other tests may take the machine meanwhile.
+TOLD_WITHIN = 10.0
 # Where each loop is met, by the name that readiness gives it.
 PLACES = {
     "dispatcher": r"^write Dispatcher\._claim",
@@ -244,9 +245,12 @@ async def test_a_subscriber_that_raises_hinders_nobody(home: Home):
         await create(pipeline, "tick", EVERY_SECOND)
         history = await ended(pipeline, "tick", 3)
         assert pipeline.tasks.failing() == []
-        told = [
-            event.execution_id for event in pipeline.events if isinstance(event, ExecutionEnded)
-        ]
-    assert set(told) >= {execution.id for execution in history[:3]}
+        over = {execution.id for execution in history[:3]}
+        await eventually(lambda: _told(pipeline) >= over)
     times = [execution.scheduled_for for execution in history]
     assert times == [times[0] + n * SECOND for n in range(len(times))]
+
+
+def _told(pipeline: Pipeline) -> set[str]:
+    """Tell of which executions the end was heard."""
+    return {event.execution_id for event in pipeline.events if isinstance(event, ExecutionEnded)}
