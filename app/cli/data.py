@@ -59,9 +59,9 @@ def backup(
 
 
 def check(*, as_json: AsJson = False) -> None:
-    """Check that the database is whole and fit for this version; nothing is changed.
+    """Check that the database is whole, and that every due run is accounted for.
 
-    That every due run is accounted for is proven by [bold]myscheduler verify[/bold].
+    Nothing is changed. [bold]myscheduler verify[/bold] names what is missing, and proves a part.
 
     The service may be running. Exits with 1 if a check finds something wrong.
     """

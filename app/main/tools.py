@@ -96,7 +96,12 @@ async def _check(settings: Settings) -> list[Finding]:
     unit_of_work = _open_to_read(options)
     holder = DataLock(options.sqlite_path).holder() if options.is_sqlite else None
     try:
-        service = CheckService(unit_of_work=unit_of_work, clock=SystemClock(), holder=holder)
+        service = CheckService(
+            unit_of_work=unit_of_work,
+            clock=SystemClock(),
+            holder=holder,
+            prove=lambda: _open_auditor(unit_of_work).verify(AuditRequest()),
+        )
         return await service.check()
     finally:
         await unit_of_work.close()
@@ -105,11 +110,14 @@ async def _check(settings: Settings) -> list[Finding]:
 async def _verify(settings: Settings, request: AuditRequest) -> Audit:
     unit_of_work = _open_to_read(DatabaseOptions(url=settings.session_url, readers=1))
     try:
-        options = AuditorOptions(every=timedelta(0))
-        auditor = Auditor(unit_of_work=unit_of_work, clock=SystemClock(), options=options)
-        return await auditor.verify(request)
+        return await _open_auditor(unit_of_work).verify(request)
     finally:
         await unit_of_work.close()
+
+
+def _open_auditor(unit_of_work: UnitOfWork) -> Auditor:
+    options = AuditorOptions(every=timedelta(0))
+    return Auditor(unit_of_work=unit_of_work, clock=SystemClock(), options=options)
 
 
 async def _explain(settings: Settings, job_id: JobId, at: str | None) -> Explanation:

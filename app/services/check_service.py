@@ -1,11 +1,11 @@
 """Is what is stored whole, and are its promises kept? Asked by ``myscheduler check``.
 
 Each check is a function over a snapshot that returns what is wrong and what to do about it, or
-nothing. To add one, write it and put it on the list ``_CHECKS``. That every due instant has its row
-is not among them: ``engine/auditor.py`` proves it (``myscheduler verify``).
+nothing. To add one, write it and put it on the list ``_CHECKS``. The last is no such function: that
+every due instant has its row, and has it once, is proven by ``engine/auditor.py``.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +14,7 @@ from app.db.schema import find_damage, find_dangling, find_deviations, read_revi
 from app.db.unit_of_work import ReadConnection, UnitOfWork
 from app.domain.clock import Clock
 from app.domain.errors import UnavailableError
+from app.engine.audit_walk import Audit
 from app.repositories import check_repository, job_list_repository
 
 # A lease that is over is settled within one recovery period of 5 s; one may be under way. Among
@@ -40,16 +41,28 @@ class Finding:
 
 
 class CheckService:
-    """Runs the checks, each in a snapshot of its own; it changes nothing."""
+    """Runs the checks, each in a snapshot of its own; it changes nothing.
 
-    def __init__(self, *, unit_of_work: UnitOfWork, clock: Clock, holder: str | None) -> None:
+    ``prove`` proves the whole ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit_of_work: UnitOfWork,
+        clock: Clock,
+        holder: str | None,
+        prove: Callable[[], Awaitable[Audit]],
+    ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._holder = holder
+        self._prove = prove
 
     async def check(self) -> list[Finding]:
         """Run all checks in order; one that cannot be made does not keep the others from it."""
-        return [await self._find(check) for check in _CHECKS]
+        found = [await self._find(check) for check in _CHECKS]
+        return [*found, await self._ledger()]
 
     async def _find(self, check: "_Check") -> Finding:
         circumstances = Circumstances(now=self._clock.now(), holder=self._holder)
@@ -58,10 +71,28 @@ class CheckService:
                 lambda connection: check.find(connection, circumstances)
             )
         except UnavailableError as error:
-            reason = getattr(error.__cause__, "orig", None) or error.__cause__ or error
-            problem = f"this cannot be read: {reason}. {_RESTORE}"
+            problem = _unread(error)
         detail = check.well if problem is None else problem
         return Finding(name=check.name, well=problem is None, detail=detail)
+
+    async def _ledger(self) -> Finding:
+        try:
+            tally = (await self._prove()).tally
+        except UnavailableError as error:
+            return Finding(name="ledger", well=False, detail=_unread(error))
+        if tally.is_clean:
+            detail = "every due run has its entry in the history, and has it once"
+        else:
+            detail = (
+                f"{tally.unaccounted_count} due runs have no entry in the history, and "
+                f"{tally.duplicates_count} have more than one; myscheduler verify names them"
+            )
+        return Finding(name="ledger", well=tally.is_clean, detail=detail)
+
+
+def _unread(error: UnavailableError) -> str:
+    reason = getattr(error.__cause__, "orig", None) or error.__cause__ or error
+    return f"this cannot be read: {reason}. {_RESTORE}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,25 @@ import sqlalchemy as sa
 from app.db.session import DatabaseOptions
 from app.db.unit_of_work import WriteConnection
 from app.domain.clock import SystemClock, to_us
+from app.engine.auditor import Auditor, AuditorOptions, AuditRequest
 from app.services.check_service import CheckService, Finding
 from tests.conformance.builders import add_job
 from tests.support.births import any_birth
 from tests.support.databases import Database, DatabaseKind
 
-NAMES = ["integrity", "foreign_keys", "revision", "schema", "leases", "jobs"]
+NAMES = ["integrity", "foreign_keys", "revision", "schema", "leases", "jobs", "ledger"]
 CLOCK = SystemClock()
 
 
 async def check(database: Database, *, holder: str | None = None) -> dict[str, Finding]:
-    service = CheckService(unit_of_work=database.unit_of_work, clock=CLOCK, holder=holder)
+    options = AuditorOptions(every=timedelta(0))
+    auditor = Auditor(unit_of_work=database.unit_of_work, clock=CLOCK, options=options)
+    service = CheckService(
+        unit_of_work=database.unit_of_work,
+        clock=CLOCK,
+        holder=holder,
+        prove=lambda: auditor.verify(AuditRequest()),
+    )
     return {finding.name: finding for finding in await service.check()}
 
 
@@ -157,6 +165,17 @@ async def test_a_lease_that_just_ended_is_no_fault(database: Database):
     """Within the recovery period nothing is wrong."""
     await run_until(database, ago=timedelta(seconds=1))
     assert await wrong(database) == {}
+
+
+async def test_a_missing_entry_is_found(database: Database):
+    """A due run that the schedule had and the history has not is counted."""
+    job = await add_job(database)
+    later = to_us(job.cursor + 3 * timedelta(days=1))
+    change = f"UPDATE jobs SET cursor_us = {later}, next_run_us = {later + 1}"  # noqa: S608 - numbers
+    await database.execute(change)
+    found = await wrong(database)
+    assert list(found) == ["ledger"]
+    assert "due runs have no entry" in found["ledger"]
 
 
 async def test_unreadable_jobs_are_found(database: Database):

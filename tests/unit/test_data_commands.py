@@ -17,7 +17,7 @@ from app.db.session import DatabaseOptions
 from tests.support.databases import DatabaseKind
 
 ABOUT_THE_FILE = pytest.mark.only_on(DatabaseKind.SQLITE, because="a server keeps its own files")
-CHECKS = ["integrity", "foreign_keys", "revision", "schema", "leases", "jobs"]
+CHECKS = ["integrity", "foreign_keys", "revision", "schema", "leases", "jobs", "ledger"]
 
 
 @pytest.fixture(autouse=True)
