@@ -116,15 +116,20 @@ async def test_a_death_at_the_end_of_a_cancelled_run(home: Home, nursery: Nurser
         await _judge(service, target)
 
 
+async def _leave_a_retry(service: CrashingService, target: RawServer) -> None:
+    """Kill a service whose one execution waits for its second attempt."""
+    await service.start()
+    await _create(service, target, max_retries=1, retry_backoff_sec=0.2)
+    await _trigger(service)
+    await eventually(lambda: [row.status for row in read_rows(service.home)] == ["retrying"])
+    await service.kill()
+
+
 @pytest.mark.parametrize("point", [BEFORE, AFTER, f"{AFTER}@2"])
 async def test_a_death_while_a_step_back_is_mended(home: Home, nursery: Nursery, point: str):
     """Whichever half of the mending was committed, the clock's step back is mended once."""
     async with RawServer((UNWELL, OK)) as target, CrashingService(nursery, home) as service:
-        await service.start()
-        await _create(service, target, max_retries=1, retry_backoff_sec=0.2)
-        await _trigger(service)
-        await eventually(lambda: [row.status for row in read_rows(home)] == ["retrying"])
-        await service.kill()
+        await _leave_a_retry(service, target)
         _set_ahead(home)
         service.begin(f"mend.{point}")
         assert await service.ended() == KILLED
@@ -142,11 +147,7 @@ async def test_a_death_while_a_step_back_is_mended(home: Home, nursery: Nursery,
 async def test_a_death_while_the_unreadable_is_ended(home: Home, nursery: Nursery, moment: str):
     """A run that can never be sent ends together with what becomes of its job."""
     async with RawServer((UNWELL, OK)) as target, CrashingService(nursery, home) as service:
-        await service.start()
-        await _create(service, target, max_retries=1, retry_backoff_sec=0.2)
-        await _trigger(service)
-        await eventually(lambda: [row.status for row in read_rows(home)] == ["retrying"])
-        await service.kill()
+        await _leave_a_retry(service, target)
         for table in ("jobs", "job_revisions"):
             home.rows(f"UPDATE {table} SET policy = '{{}}'")  # noqa: S608 - constants
         service.begin(f"broken.{moment}")

@@ -1,8 +1,14 @@
 """Jobs, ledger rows and endings for the conformance tests, valid unless a test says otherwise."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy.util import await_only
+
+from app.db.unit_of_work import WriteConnection
 from app.domain.clock import to_us
 from app.domain.execution import (
     AttemptOutcome,
@@ -188,3 +194,27 @@ def make_ending(run: ClaimedRun, status: ExecutionStatus, **changes: Any) -> End
 async def record(database: Database, *endings: Ending) -> list[Ending]:
     """Write endings; return those that were written."""
     return await database.write(run_repository.record_endings, endings)
+
+
+@contextlib.asynccontextmanager
+async def left_open(
+    database: Database, change: Callable[[WriteConnection], object]
+) -> AsyncIterator[None]:
+    """Have another transaction make a change, and commit it at the end of the block only.
+
+    PostgreSQL's: SQLite has one writer.
+    """
+    made, go_on = asyncio.Event(), asyncio.Event()
+
+    def make(connection: WriteConnection) -> None:
+        change(connection)
+        made.set()
+        await_only(go_on.wait())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(database.write(make))
+        await made.wait()
+        try:
+            yield
+        finally:
+            go_on.set()

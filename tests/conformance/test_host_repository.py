@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 
 import pytest
-from sqlalchemy.util import await_only
 
 from app.db.unit_of_work import WriteConnection
 from app.domain.execution import ClaimedRun, ExecutionStatus, WaitingRun
@@ -16,6 +15,7 @@ from tests.conformance.builders import (
     NOW_US,
     SECOND,
     add_job,
+    left_open,
     make_claim,
     make_ending,
     make_row,
@@ -65,20 +65,8 @@ def claim(
 @contextlib.asynccontextmanager
 async def held_open(database: Database, runs: Sequence[WaitingRun]) -> AsyncIterator[None]:
     """Have another process's claim not committed yet as long as the block lasts."""
-    taken, go_on = asyncio.Event(), asyncio.Event()
-
-    def hold(connection: WriteConnection) -> None:
-        claim(connection, runs, owner=THERE)
-        taken.set()
-        await_only(go_on.wait())
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(database.write(hold))
-        await taken.wait()
-        try:
-            yield
-        finally:
-            go_on.set()
+    async with left_open(database, lambda connection: claim(connection, runs, owner=THERE)):
+        yield
 
 
 def told(admission: Admission) -> list[tuple[str, Why, int]]:

@@ -1,4 +1,3 @@
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -6,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.util import await_only
 
 from app.db.unit_of_work import WriteConnection
 from app.domain.clock import SystemClock, to_us
@@ -25,6 +23,7 @@ from tests.conformance.builders import (
     add_rows,
     claim_all,
     claim_one,
+    left_open,
     make_ending,
     make_row,
     record,
@@ -61,21 +60,9 @@ async def end_lease(database: Database, execution_id: ExecutionId) -> None:
 @contextlib.asynccontextmanager
 async def held(database: Database, execution_id: ExecutionId) -> AsyncIterator[None]:
     """Have a row locked by another transaction as long as the block lasts."""
-    taken, go_on = asyncio.Event(), asyncio.Event()
-
-    def hold(connection: WriteConnection) -> None:
-        row = sa.select(executions.c.id).where(executions.c.id == execution_id)
-        connection.execute(row.with_for_update())
-        taken.set()
-        await_only(go_on.wait())
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(database.write(hold))
-        await taken.wait()
-        try:
-            yield
-        finally:
-            go_on.set()
+    row = sa.select(executions.c.id).where(executions.c.id == execution_id)
+    async with left_open(database, lambda connection: connection.execute(row.with_for_update())):
+        yield
 
 
 @pytest.mark.parametrize(

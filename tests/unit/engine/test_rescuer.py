@@ -101,6 +101,17 @@ async def rescuing(
     await tasks.end_all()
 
 
+async def settles_after_fifteen_seconds(database: LostRun, clock: VirtualClock) -> None:
+    """Let time pass until the lost run is settled: not before, and not much later."""
+    for _ in range(3):
+        await database.looked_at()
+        clock.advance(4.9 * SECOND)
+    await database.looked_at()
+    assert not database.settled
+    clock.advance(SECOND)
+    await eventually(lambda: database.settled)
+
+
 async def test_a_process_alone_settles_at_once(database: LostRun, clock: VirtualClock):
     """Where no other process has leases there is nobody to be patient with."""
     async with rescuing(database, clock, timedelta(0)):
@@ -118,13 +129,7 @@ async def test_a_new_leader_that_knows_the_database_settles_at_once(
 async def test_owners_come_first_where_the_database_is_new(database: LostRun, clock: VirtualClock):
     """Until it is in touch for fifteen seconds a leader waits, then settles what is over."""
     async with rescuing(database, clock):
-        for _ in range(3):
-            await database.looked_at()
-            clock.advance(4.9 * SECOND)
-        await database.looked_at()
-        assert not database.settled
-        clock.advance(SECOND)
-        await eventually(lambda: database.settled)
+        await settles_after_fifteen_seconds(database, clock)
 
 
 @pytest.mark.parametrize("how", ["failed", "not looked"])
@@ -143,10 +148,4 @@ async def test_owners_come_first_after_an_absence(database: LostRun, clock: Virt
         else:
             clock.advance(16 * SECOND)
         database.settled = False
-        for _ in range(3):
-            await database.looked_at()
-            clock.advance(4.9 * SECOND)
-        await database.looked_at()
-        assert not database.settled
-        clock.advance(SECOND)
-        await eventually(lambda: database.settled)
+        await settles_after_fifteen_seconds(database, clock)
