@@ -70,11 +70,8 @@ async def check(home: Home, *, examples: int) -> dict[str, Any]:
     assert report["errors"] == []
     phases = {name: phase["status"] for name, phase in report["phases"].items()}
     assert phases == dict.fromkeys(PHASES, "success")
-    # Not all of it bounced off: jobs were stored, by the cases that cover the document and, half of
-    # them being mended to fit, by a good part of those thought up.
-    stored = report["valid_rates"]["POST /api/v1/jobs"]
-    assert stored["coverage"]["accepted"] > 200
-    assert stored["fuzzing"]["accepted"] > examples / 4
+    # Not all of it bounced off: jobs were stored by the cases that cover the document.
+    assert report["valid_rates"]["POST /api/v1/jobs"]["coverage"]["accepted"] > 200
     errors = [line for line in service.log_lines() if line["level"] in {"error", "critical"}]
     assert errors == []
     return report
@@ -92,4 +89,7 @@ async def test_twenty_thousand_cases(home: Home):
     """The same holds over more than 20,000 requests."""
     report = await check(home, examples=1_500)
     print(json.dumps({name: report[name] for name in ("running_time", "test_cases")}))  # noqa: T201
+    # Half of the jobs thought up are mended to fit, so a good part of those was stored, too. Of the
+    # few in a slice any number may be.
+    assert report["valid_rates"]["POST /api/v1/jobs"]["fuzzing"]["accepted"] > 1_500 / 4
     assert report["test_cases"]["generated"] >= 20_000
