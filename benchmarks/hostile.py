@@ -148,7 +148,7 @@ class _Siege:
             settings={
                 "MYSCHEDULER_HOST_CONCURRENCY": str(options.host_concurrency),
                 "MYSCHEDULER_HTTP_TRANSPORT": os.environ.get(
-                    "MYSCHEDULER_HTTP_TRANSPORT", "aiohttp"
+                    "MYSCHEDULER_HTTP_TRANSPORT", "direct"
                 ),
             },
             module="benchmarks.named_service",

@@ -21,7 +21,6 @@ from app.core.redaction import MASK, is_harmless, is_secret_key, mask_secrets, m
 
 # What libraries say below WARNING is about themselves: APScheduler alone logs twice per run.
 _QUIET_LOGGERS = (
-    "aiohttp",
     "alembic",
     "apscheduler",
     "asyncio",

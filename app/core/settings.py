@@ -300,10 +300,10 @@ class Settings(BaseSettings):
         BeforeValidator(fold_choice(TransportKind)),
         Variable(names=("MYSCHEDULER_HTTP_TRANSPORT",)),
         Field(
-            description="The library that delivers webhooks; "
-            "httpx is the fallback, at about ten times the CPU per request.",
+            description="How webhooks are delivered: direct, or by the library httpx as the "
+            "fallback, at about ten times the CPU per request.",
         ),
-    ] = TransportKind.AIOHTTP
+    ] = TransportKind.DIRECT
     http_trust_env: Annotated[
         bool,
         Variable(names=("MYSCHEDULER_HTTP_TRUST_ENV",)),

@@ -349,8 +349,7 @@ class Dispatcher:
 
     async def _claim_once(self) -> bool:
         """Claim what fits into the free slots; tell whether anything was taken."""
-        free = self._options.concurrency - len(self._sending)
-        batch = self._ready.take(free, self._clock.now())
+        batch = self._ready.take(self._room(), self._clock.now())
         if not batch:
             self._go_on()
             return False
@@ -381,6 +380,15 @@ class Dispatcher:
         for run in claimed.runs:
             self._start(run, since=asked)
         return True
+
+    def _room(self) -> int:
+        """Tell how many runs to claim now: not all slots at once.
+
+        All attempts would be one crowd: claimed while none is sent, sent while none is claimed. In
+        halves, one is in the database's hands while the other is on the network.
+        """
+        free = self._options.concurrency - len(self._sending)
+        return min(free, (self._options.concurrency + 1) // 2)
 
     def _go_on(self) -> None:
         self.course.go_on()

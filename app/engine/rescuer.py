@@ -28,8 +28,9 @@ from app.domain.execution import ExecutionStatus, WaitingRun
 from app.domain.ids import ExecutionId
 from app.domain.policies import OnCrash
 from app.engine.course import Course
-from app.repositories import lease_repository, run_repository
-from app.repositories.run_repository import Ending, OrphanRun, job_slots
+from app.repositories import lease_repository, orphan_repository, run_repository
+from app.repositories.orphan_repository import OrphanRun
+from app.repositories.run_repository import Ending, job_slots
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +112,7 @@ class Rescuer:
 
     async def _find(self, *, now: datetime | None) -> list[OrphanRun]:
         return await self._unit_of_work.read(
-            partial(run_repository.orphan_runs, now=now, limit=_BATCH)
+            partial(orphan_repository.orphan_runs, now=now, limit=_BATCH)
         )
 
     async def _settle(self, found: Iterable[OrphanRun], *, now: datetime | None) -> int:
@@ -146,8 +147,8 @@ class Rescuer:
 
 
 def _ending(run: OrphanRun, now: datetime) -> Ending:
-    outcome = run_repository.lost(run)
-    again = run_repository.on_crash(run) is OnCrash.RETRY
+    outcome = orphan_repository.lost(run)
+    again = orphan_repository.on_crash(run) is OnCrash.RETRY
     return Ending(
         execution_id=run.execution_id,
         number=run.number,

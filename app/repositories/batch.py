@@ -1,4 +1,4 @@
-"""Many rows as one parameter, so that one statement writes them all in one call of the database.
+"""Many rows as one parameter, and as one answer, so that a statement is one call of the database.
 
 Row by row, each call of SQLite costs a turn of the interpreter's lock, and on PostgreSQL a message.
 A batch is one JSON text; the statement reads it as a table (SQLite: ``json_each``, PostgreSQL:
@@ -48,6 +48,28 @@ class Batch:
         """Say that a row of the batch has a table's column as its ``name``."""
         selected = sa.select(self._columns[name]).select_from(self._table).scalar_subquery()
         return _Holds(column, selected)
+
+
+class Gathered:
+    """A statement whose rows come as one, in one call of the database.
+
+    SQLite gives the interpreter's lock away for every row that it steps to, and has to wait for it
+    again; as one JSON text, rows cost that once. Columns are texts, integers and None.
+    """
+
+    def __init__(self, statement: sa.Select[Any]) -> None:
+        self._rows = statement
+        columns = statement.subquery("gathered").c
+        self._text = sa.select(sa.func.json_group_array(sa.func.json_array(*columns)))
+
+    def fetch(self, connection: Any, values: dict[str, object]) -> Sequence[Sequence[Any]]:
+        """Run it and tell its rows, in its order."""
+        found: Sequence[Sequence[Any]]
+        if connection.dialect.name == "sqlite":
+            found = json.loads(connection.execute(self._text, values).scalar_one())
+        else:
+            found = connection.execute(self._rows, values).fetchall()
+        return found
 
 
 def parameters(rows: Sequence[Sequence[object]], **others: object) -> dict[str, object]:

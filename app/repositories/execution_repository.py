@@ -25,7 +25,7 @@ from app.domain.execution import (
 )
 from app.domain.ids import ExecutionId, JobId
 from app.models.tables import attempts, executions
-from app.repositories.batch import IDS, Batch, id_parameters, parameters
+from app.repositories.batch import IDS, Batch, Gathered, id_parameters, parameters
 from app.repositories.ledger_conditions import DUE, OPEN, RUNNING, WAITING
 
 _NEW = Batch(
@@ -43,7 +43,7 @@ _INSERT = sa.insert(executions).from_select(
     ).select_from(_NEW.table),
 )
 _KNOWN = sa.select(executions.c.id).where(IDS.holds(executions.c.id, "id"))
-_COUNT_OPEN = (
+_COUNT_OPEN = Gathered(
     sa.select(executions.c.job_id, executions.c.status, sa.func.count())
     .where(IDS.holds(executions.c.job_id, "id"), OPEN)
     .where(executions.c.stop_reason.is_distinct_from(Reason.JOB_DELETED))
@@ -82,7 +82,7 @@ def count_open(
     What still runs of a deleted job of the same id is left out, and so are jobs without any.
     """
     counts: dict[JobId, Counter[ExecutionStatus]] = {}
-    found = connection.execute(_COUNT_OPEN, id_parameters(job_ids))
+    found = _COUNT_OPEN.fetch(connection, id_parameters(job_ids))
     for job_id, status, count in found:
         counts.setdefault(job_id, Counter())[ExecutionStatus(status)] = count
     return counts

@@ -18,7 +18,7 @@ from app.domain.clock import from_us, to_us
 from app.domain.ids import JobId
 from app.domain.job import Change, DueJob, Job, JobDefinition, JobState
 from app.models.tables import job_revisions, jobs
-from app.repositories.batch import IDS, Batch, id_parameters, parameters
+from app.repositories.batch import IDS, Batch, Gathered, id_parameters, parameters
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
     dump_delivery,
@@ -52,7 +52,7 @@ _DUE = (
 # In the order of ids SQLite looks each of them up; without it, it reads all jobs.
 _BY_IDS = sa.select(*_DUE_COLUMNS).where(IDS.holds(jobs.c.id, "id")).order_by(jobs.c.id)
 _SCHEDULES = sa.select(jobs.c.id, jobs.c.schedule).where(IDS.holds(jobs.c.id, "id"))
-_CURRENT = (
+_CURRENT = Gathered(
     sa.select(jobs.c.id, jobs.c.revision, jobs.c.next_run_us)
     .where(IDS.holds(jobs.c.id, "id"))
     .order_by(jobs.c.id)
@@ -224,7 +224,7 @@ def current_ticks(
 
     What a tick planned for a job counts only if both are still what the window had read.
     """
-    rows = connection.execute(_CURRENT, id_parameters(job_ids))
+    rows = _CURRENT.fetch(connection, id_parameters(job_ids))
     return {job_id: (revision, next_run_us) for job_id, revision, next_run_us in rows}
 
 

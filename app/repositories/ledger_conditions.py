@@ -8,7 +8,7 @@ cannot know that a parameter will be one of these states. Used by the repositori
 import sqlalchemy as sa
 
 from app.domain.execution import Cause, ExecutionStatus
-from app.models.tables import executions
+from app.models.tables import executions, job_revisions
 
 
 def literal_status(status: ExecutionStatus) -> sa.ColumnElement[str]:
@@ -33,4 +33,9 @@ NOT_COMPLETED = status_in(
     ExecutionStatus.UNKNOWN,
     ExecutionStatus.SKIPPED,
     ExecutionStatus.MISSED,
+)
+# An execution goes by the definition that was in force when it was queued.
+OF_ITS_REVISION = sa.and_(
+    job_revisions.c.job_id == executions.c.job_id,
+    job_revisions.c.revision == executions.c.job_revision,
 )

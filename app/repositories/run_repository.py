@@ -7,7 +7,7 @@ the owner under its fence, so a process that lost its lease changes nothing.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -15,7 +15,6 @@ from app.db.unit_of_work import ReadConnection, WriteConnection
 from app.domain.clock import from_us, to_us
 from app.domain.execution import (
     Attempt,
-    AttemptOutcome,
     ClaimedRun,
     ExecutionStatus,
     Outcome,
@@ -23,35 +22,30 @@ from app.domain.execution import (
     WaitingRun,
 )
 from app.domain.ids import ExecutionId, JobId
-from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
+from app.domain.policies import OverlapPolicy, RunPolicy
 from app.models.tables import attempts, executions, job_revisions
 from app.repositories import host_repository, slot_repository
-from app.repositories.batch import IDS, Batch, id_parameters, parameters
+from app.repositories.batch import IDS, Batch, Gathered, id_parameters, parameters
 from app.repositories.database_clock import PRESENT_US
 from app.repositories.definition_codec import (
     UnreadableDefinitionError,
     load_delivery,
     load_policy,
 )
-from app.repositories.ledger_conditions import RUNNING, WAITING
+from app.repositories.ledger_conditions import OF_ITS_REVISION, RUNNING, WAITING
 from app.repositories.unreadable_repository import UnreadableRun
 
 _MICROSECOND = timedelta(microseconds=1)
 # Which attempt of which execution, by whom: execution, owner, fence, number.
 _AttemptKey: TypeAlias = tuple[ExecutionId, str, int, int]
 
-# An execution goes by the definition that was in force when it was queued.
-_OF_ITS_REVISION = sa.and_(
-    job_revisions.c.job_id == executions.c.job_id,
-    job_revisions.c.revision == executions.c.job_revision,
-)
 _other = executions.alias()
 _BUSY = sa.exists().where(
     _other.c.job_id == executions.c.job_id,
     _other.c.status == sa.literal_column(f"'{ExecutionStatus.RUNNING}'"),
     _other.c.exclusive == sa.literal_column("1"),
 )
-_CLAIMABLE = (
+_CLAIMABLE = Gathered(
     sa.select(
         executions.c.id,
         executions.c.attempts,
@@ -63,7 +57,7 @@ _CLAIMABLE = (
         job_revisions.c.delivery,
         job_revisions.c.policy,
     )
-    .join_from(executions, job_revisions, _OF_ITS_REVISION)
+    .join_from(executions, job_revisions, OF_ITS_REVISION)
     .where(
         IDS.holds(executions.c.id, "id"),
         WAITING,
@@ -94,7 +88,7 @@ _CLAIM = (
         response_excerpt=None,
     )
 )
-_LIVE_ATTEMPTS = (
+_LIVE_ATTEMPTS = Gathered(
     sa.select(
         executions.c.id,
         executions.c.owner,
@@ -166,6 +160,20 @@ _WAITING_RUNS = (
 )
 
 
+class _Claimable(NamedTuple):
+    """A row of ``_CLAIMABLE``."""
+
+    id: str
+    attempts: int
+    retries: int
+    scheduled_us: int
+    started_us: int | None
+    job_revision: int
+    exclusive: int
+    delivery: str
+    policy: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """Who claims, under which fence, and how long beyond its deadline an attempt is trusted.
@@ -199,21 +207,6 @@ class Ending:
     outcome: Outcome
     retries: int
     next_attempt_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrphanRun:
-    """An execution that is marked running while nobody runs it."""
-
-    execution_id: ExecutionId
-    job_id: JobId
-    host: str
-    owner: str
-    fence: int
-    number: int
-    retries: int
-    attempt_started_at: datetime
-    policy: RunPolicy | None
 
 
 def job_slots(policy: RunPolicy) -> int | None:
@@ -326,32 +319,6 @@ def record_endings(connection: WriteConnection, endings: Sequence[Ending]) -> li
     return mine
 
 
-def orphan_runs(connection: ReadConnection, *, now: datetime | None, limit: int) -> list[OrphanRun]:
-    """Read running executions whose lease is over (``now`` None: all that run).
-
-    Those that are over longest come first. Among replicas the database's clock decides, not
-    ``now``: a replica whose clock is ahead must not take others' attempts for lost.
-    """
-    statement = (
-        sa.select(executions, job_revisions.c.host, job_revisions.c.policy)
-        .join_from(executions, job_revisions, _OF_ITS_REVISION)
-        .where(RUNNING)
-        .order_by(executions.c.lease_until_us)
-        .limit(limit)
-    )
-    if now is None:
-        found = connection.execute(statement)
-    else:
-        over = executions.c.lease_until_us < PRESENT_US
-        found = connection.execute(statement.where(over), {"now_us": to_us(now)})
-    return [_orphan(row) for row in found.mappings()]
-
-
-def on_crash(run: OrphanRun) -> OnCrash:
-    """Tell what an orphan's job wants; a job that cannot be read is not sent again."""
-    return OnCrash.FAIL if run.policy is None else run.policy.on_crash
-
-
 def _live_attempts(
     connection: WriteConnection, ids: Sequence[ExecutionId]
 ) -> dict[_AttemptKey, Reason | None]:
@@ -360,7 +327,7 @@ def _live_attempts(
     The value is why no further attempt may follow, if so.
     """
     live: dict[_AttemptKey, Reason | None] = {}
-    found = connection.execute(_LIVE_ATTEMPTS, id_parameters(ids))
+    found = _LIVE_ATTEMPTS.fetch(connection, id_parameters(ids))
     for execution_id, owner, fence, number, stop_reason in found:
         stop = None if stop_reason is None else Reason(stop_reason)
         live[execution_id, owner, fence, number] = stop
@@ -381,8 +348,8 @@ def _stopped(ending: Ending, stop_reason: Reason | None) -> Ending:
 
 def _claimable(connection: WriteConnection, ids: Sequence[ExecutionId]) -> dict[ExecutionId, Any]:
     """Read and lock those that may be claimed."""
-    found = connection.execute(_CLAIMABLE, id_parameters(ids))
-    return {row.id: row for row in found}
+    found = _CLAIMABLE.fetch(connection, id_parameters(ids))
+    return {row[0]: _Claimable(*row) for row in found}
 
 
 def _claimed(waiting: WaitingRun, row: Any, claim: Claim) -> ClaimedRun:
@@ -459,33 +426,3 @@ def _attempt_values(ending: Ending) -> dict[str, object]:
         "error": outcome.error,
         "response_excerpt": outcome.response_excerpt,
     }
-
-
-def _orphan(row: Any) -> OrphanRun:
-    try:
-        policy = load_policy(row["policy"])
-    except UnreadableDefinitionError:
-        policy = None
-    return OrphanRun(
-        execution_id=ExecutionId(row["id"]),
-        job_id=JobId(row["job_id"]),
-        host=row["host"],
-        owner=row["owner"],
-        fence=row["fence"],
-        number=row["attempts"],
-        retries=row["retries"],
-        attempt_started_at=from_us(row["attempt_started_us"]),
-        policy=policy,
-    )
-
-
-def lost(run: OrphanRun) -> Outcome:
-    """Describe the attempt of an orphan: bytes may have left, no answer was kept."""
-    return Outcome(
-        kind=AttemptOutcome.LOST,
-        reason=Reason.CRASH,
-        error=(
-            f"The process that made attempt {run.number} ended before its outcome was recorded; "
-            "the target may or may not have received the request"
-        ),
-    )

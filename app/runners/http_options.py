@@ -10,7 +10,7 @@ from app import __version__
 class TransportKind(StrEnum):
     """Which code carries the bytes."""
 
-    AIOHTTP = "aiohttp"  # our own transport on aiohttp's pool and parser; a tenth of the CPU
+    DIRECT = "direct"  # our own; a tenth of the CPU
     HTTPX = "httpx"  # httpx's own; the fallback
 
 
@@ -31,8 +31,6 @@ class HttpRunnerOptions:
     ``informational_max``: 1xx answers before the final one; default 10; real servers send one.
     ``connections_max``: simultaneous connections; default 1,024, above the dispatcher's cap of
     runs, so that no run waits here; 0 is unlimited.
-    ``connections_per_host_max``: the same per host and port; default 0 (unlimited), because the
-    dispatcher limits hosts. The httpx transport knows no such limit.
     ``connections_kept_max``: beyond this many open connections none is kept after its answer;
     default 512, for the sake of file descriptors.
     ``keepalive``: how long an idle connection is kept; default 1.5 s, below the 2 s after which
@@ -61,7 +59,6 @@ class HttpRunnerOptions:
     framing_bytes_max: int = 64 * 1024
     informational_max: int = 10
     connections_max: int = 1024
-    connections_per_host_max: int = 0
     connections_kept_max: int = 512
     keepalive: timedelta = timedelta(seconds=1.5)
     candidate_wait: timedelta = timedelta(seconds=1)

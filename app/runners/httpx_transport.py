@@ -4,7 +4,7 @@ httpx's pool resolves and connects inside a network backend; ours stands in fron
 every address and hands on the judged one, so SNI, certificate check and Host keep the name. The
 backend's place, ``_pool._network_backend``, is not public: the integration tests pin it. No
 connection serves twice (see ``_inner_transport``). Raises ``DeliveryError`` like
-``AiohttpTransport``.
+``DirectTransport``.
 """
 
 import ssl

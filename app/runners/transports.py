@@ -6,8 +6,8 @@ from urllib.request import getproxies_environment
 
 import httpx
 
-from app.runners.aiohttp_transport import AiohttpTransport
 from app.runners.dialer import Dialer, Egress, Lookup, Resolver, system_lookup
+from app.runners.direct_transport import DirectTransport
 from app.runners.http_options import HttpRunnerOptions, TransportKind
 from app.runners.httpx_transport import HttpxTransport, ProxyingTransport
 
@@ -29,8 +29,8 @@ def build_transport(
     dialer = Dialer(options, egress=policy, resolver=Resolver(options, lookup=lookup))
     direct: httpx.AsyncBaseTransport
     match kind:
-        case TransportKind.AIOHTTP:
-            direct = AiohttpTransport(options, dialer=dialer, tls=tls)
+        case TransportKind.DIRECT:
+            direct = DirectTransport(options, dialer=dialer, tls=tls)
         case TransportKind.HTTPX:
             direct = HttpxTransport(options, dialer=dialer, tls=tls)
         case _:

@@ -20,7 +20,7 @@ from app.domain.ids import ExecutionId, JobId, random_execution_id
 from app.domain.job import Change, HttpTarget
 from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
 from app.models.tables import executions
-from app.repositories import execution_repository, job_repository, run_repository
+from app.repositories import execution_repository, job_repository, orphan_repository, run_repository
 from app.repositories.unreadable_repository import UnreadableRun
 from tests.conformance.builders import (
     FENCE,
@@ -461,7 +461,7 @@ async def test_orphans_are_the_runs_whose_lease_is_over(database: Database):
     both = [make_row().id, make_row(0, OTHER).id]
 
     async def orphans(now: datetime | None, *, limit: int = 10) -> list[ExecutionId]:
-        rows = await database.read(run_repository.orphan_runs, now=now, limit=limit)
+        rows = await database.read(orphan_repository.orphan_runs, now=now, limit=limit)
         return [row.execution_id for row in rows]
 
     lease_end = NOW + 41 * SECOND
@@ -483,12 +483,12 @@ async def test_an_orphan_can_be_ended_under_its_old_owner(database: Database):
     await add_job(database)
     await add_rows(database, make_row())
     run = await claim_one(database)
-    (orphan,) = await database.read(run_repository.orphan_runs, now=None, limit=1)
+    (orphan,) = await database.read(orphan_repository.orphan_runs, now=None, limit=1)
     assert (orphan.owner, orphan.fence, orphan.number) == (OWNER, FENCE, 1)
     assert (orphan.job_id, orphan.host, orphan.retries) == (JOB, "target.test:80", 0)
     assert orphan.attempt_started_at == run.attempt.started_at
-    assert run_repository.on_crash(orphan) is OnCrash.RETRY
-    outcome = run_repository.lost(orphan)
+    assert orphan_repository.on_crash(orphan) is OnCrash.RETRY
+    outcome = orphan_repository.lost(orphan)
     ending = make_ending(run, ExecutionStatus.RETRYING, outcome=outcome, reason=Reason.CRASH)
     assert await record(database, ending) == [ending]
     assert await database.rows("SELECT outcome, reason, http_status FROM attempts") == [
@@ -502,9 +502,9 @@ async def test_an_orphan_of_an_unreadable_job_is_not_sent_again(database: Databa
     await add_rows(database, make_row())
     await claim_one(database)
     await break_job(database, "policy")
-    (orphan,) = await database.read(run_repository.orphan_runs, now=None, limit=1)
+    (orphan,) = await database.read(orphan_repository.orphan_runs, now=None, limit=1)
     assert orphan.policy is None
-    assert run_repository.on_crash(orphan) is OnCrash.FAIL
+    assert orphan_repository.on_crash(orphan) is OnCrash.FAIL
 
 
 @pytest.mark.parametrize("outcome", list(AttemptOutcome), ids=str)

@@ -283,7 +283,7 @@ def test_a_mistyped_command():
 
 def test_quick_commands_load_little():
     """Neither version nor --help loads the service's libraries, so both answer at once."""
-    heavy = ("sqlalchemy", "fastapi", "aiohttp", "apscheduler", "structlog", "pydantic_settings")
+    heavy = ("sqlalchemy", "fastapi", "httptools", "apscheduler", "structlog", "pydantic_settings")
     script = (
         "import sys; from app.__main__ import main\n"
         f"for name in ('version', '--help'):\n"

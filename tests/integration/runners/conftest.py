@@ -78,8 +78,8 @@ async def courier(request) -> AsyncIterator[Courier]:
 
 
 @pytest.fixture
-async def aiohttp_courier() -> AsyncIterator[Courier]:
+async def direct_courier() -> AsyncIterator[Courier]:
     """Deliver over our own transport."""
-    made = Courier(TransportKind.AIOHTTP)
+    made = Courier(TransportKind.DIRECT)
     yield made
     await made.close()

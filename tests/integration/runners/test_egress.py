@@ -165,20 +165,20 @@ async def test_a_scheme_that_is_not_allowed(courier):
     assert calls == []
 
 
-async def test_shared_look_up(aiohttp_courier):
+async def test_shared_look_up(direct_courier):
     """Attempts at one time to one name share a look-up, and later ones its answer for a while."""
-    aiohttp_courier.lookup, calls = names(shared=["127.0.0.1"])
+    direct_courier.lookup, calls = names(shared=["127.0.0.1"])
     async with RawServer((reply(headers=("Connection: close",)),)) as server:
         url = server.url(host="shared.test")
         async with asyncio.TaskGroup() as group:
             for _ in range(5):
-                group.create_task(aiohttp_courier.deliver(url))
-        await aiohttp_courier.deliver(url)
+                group.create_task(direct_courier.deliver(url))
+        await direct_courier.deliver(url)
         assert len(server.requests) == 6
     assert calls == ["shared.test"]
 
 
-async def test_shared_look_up_given_up_by_one(aiohttp_courier):
+async def test_shared_look_up_given_up_by_one(direct_courier):
     """Who gives up a shared look-up does not take it from the others."""
     release = threading.Event()
 
@@ -186,11 +186,11 @@ async def test_shared_look_up_given_up_by_one(aiohttp_courier):
         release.wait(WAIT_SECONDS)
         return ["127.0.0.1"]
 
-    aiohttp_courier.lookup, calls = names(shared=slow)
+    direct_courier.lookup, calls = names(shared=slow)
     async with RawServer((reply(),)) as server, asyncio.TaskGroup() as group:
         url = server.url(host="shared.test")
-        hasty = group.create_task(aiohttp_courier.deliver(url, timeout=timedelta(seconds=0.1)))
-        patient = group.create_task(aiohttp_courier.deliver(url))
+        hasty = group.create_task(direct_courier.deliver(url, timeout=timedelta(seconds=0.1)))
+        patient = group.create_task(direct_courier.deliver(url))
         assert (await hasty).reason is Reason.TIMEOUT
         release.set()
         assert (await patient).succeeded

@@ -24,11 +24,11 @@ async def test_dropped_on_a_fresh_connection(courier, method, ending):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("ending", [drop, reset])
-async def test_dropped_on_a_reused_connection(aiohttp_courier, method, ending):
+async def test_dropped_on_a_reused_connection(direct_courier, method, ending):
     """A request dropped on a kept connection is not sent again on a new one."""
     async with RawServer((reply(), ending)) as server:
-        first = await aiohttp_courier.deliver(server.url())
-        second = await aiohttp_courier.deliver(server.url(), method=method, body_json="{}")
+        first = await direct_courier.deliver(server.url())
+        second = await direct_courier.deliver(server.url(), method=method, body_json="{}")
 
         assert first.succeeded
         assert [request.connection for request in server.requests] == [1, 1]
@@ -55,5 +55,5 @@ async def test_connections_are_kept(courier):
         for _ in range(3):
             assert (await courier.deliver(server.url())).succeeded
 
-        shared = courier.kind is TransportKind.AIOHTTP
+        shared = courier.kind is TransportKind.DIRECT
         assert server.connection_count == (1 if shared else 3)

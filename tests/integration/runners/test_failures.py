@@ -177,6 +177,26 @@ async def test_floods_before_a_body(courier, flood):
     assert (outcome.kind, outcome.reason) == (AttemptOutcome.PROTOCOL_ERROR, Reason.PROTOCOL)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nX-Odd: a\x01b\xff\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2 \r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: trailer\r\n\r\n",
+    ],
+    ids=["bare-line-feeds", "no-phrase", "odd-field", "space-after-size", "trailer"],
+)
+async def test_careless_answers(direct_courier, answer):
+    """What old servers write and browsers read is read, and its connection serves again."""
+    async with RawServer((send(answer),)) as server:
+        for _ in range(2):
+            outcome = await direct_courier.deliver(server.url())
+            assert (outcome.succeeded, outcome.response_excerpt) == (True, "ok"), outcome.error
+        assert server.connection_count == 1
+
+
 async def test_interim_answers(courier):
     """A few interim answers before the final one are fine."""
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3
@@ -189,11 +209,11 @@ async def test_interim_answers(courier):
 
 
 @pytest.mark.parametrize(("count", "succeeds"), [(10, True), (11, False)])
-async def test_number_of_interim_answers(aiohttp_courier, count, succeeds):
+async def test_number_of_interim_answers(direct_courier, count, succeeds):
     """Ten interim answers are the limit."""
     answer = b"HTTP/1.1 100 Continue\r\n\r\n" * count + b"HTTP/1.1 204 Done\r\n\r\n"
     async with RawServer((send(answer),)) as server:
-        outcome = await aiohttp_courier.deliver(server.url())
+        outcome = await direct_courier.deliver(server.url())
     assert outcome.succeeded is succeeds
     if not succeeds:
         assert "more than 10 interim" in outcome.error
@@ -207,12 +227,12 @@ async def test_large_head(courier):
     assert outcome.reason is Reason.PROTOCOL
 
 
-async def test_large_head_in_one_piece(aiohttp_courier):
+async def test_large_head_in_one_piece(direct_courier):
     """A head beyond the limit counts as such even if it arrives at one stroke."""
-    aiohttp_courier.options = HttpRunnerOptions(head_bytes_max=1000)
+    direct_courier.options = HttpRunnerOptions(head_bytes_max=1000)
     fields = b"".join(b"X-%d: %b\r\n" % (number, b"v" * 100) for number in range(20))
     async with RawServer((send(b"HTTP/1.1 204 Done\r\n" + fields + b"\r\n"),)) as server:
-        outcome = await aiohttp_courier.deliver(server.url())
+        outcome = await direct_courier.deliver(server.url())
     assert "larger than 1000 bytes" in outcome.error
 
 
@@ -235,12 +255,12 @@ async def test_endless_framing(courier):
     assert outcome.reason in {Reason.PROTOCOL, Reason.RESPONSE_TOO_LARGE}
 
 
-async def test_too_many_fields(aiohttp_courier):
+async def test_too_many_fields(direct_courier):
     """More header fields than allowed are a protocol error, though short."""
     fields = b"".join(b"X-%d: 1\r\n" % number for number in range(200))
     head = b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n"
     async with RawServer((send(head),)) as server:
-        outcome = await aiohttp_courier.deliver(server.url())
+        outcome = await direct_courier.deliver(server.url())
     assert outcome.reason is Reason.PROTOCOL
     assert "too many headers" in outcome.error
 

@@ -272,13 +272,13 @@ async def test_length_that_promises_too_little(courier):
     ],
     ids=["crumbs", "interim", "members", "fields", "bomb"],
 )
-async def test_work(aiohttp_courier, answer):
+async def test_work(direct_courier, answer):
     """A megabyte made to be laborious costs milliseconds of CPU, as any other does."""
     async with RawServer((send_and_close(answer),)) as server:
-        await aiohttp_courier.deliver(server.url())
+        await direct_courier.deliver(server.url())
         began = time.process_time()
         for _ in range(10):
-            await aiohttp_courier.deliver(server.url(), timeout=PATIENT)
+            await direct_courier.deliver(server.url(), timeout=PATIENT)
         assert time.process_time() - began < 0.15
 
 

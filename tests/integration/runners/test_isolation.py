@@ -30,6 +30,16 @@ async def test_answer_after_the_answer(courier):
         assert [request.connection for request in server.requests] == [1, 2]
 
 
+async def test_short_answer_after_the_answer(courier):
+    """One without a body neither takes the first one's place nor leaves the connection in use."""
+    forged = b"HTTP/1.1 500 Forged\r\nContent-Length: 0\r\n\r\n"
+    async with RawServer((send(OK + forged), reply("real"))) as server:
+        outcome = await courier.deliver(server.url())
+        assert (outcome.http_status, outcome.response_excerpt) == (200, "ok")
+        assert (await courier.deliver(server.url())).response_excerpt == "real"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 async def test_rubbish_after_the_answer(courier):
     """Rubbish after a body costs the connection, and the next attempt nothing."""
     async with RawServer((send(OK + b"rubbish\r\n\r\n"), reply("real"))) as server:
@@ -59,7 +69,7 @@ async def test_forged_answer_on_an_idle_connection(courier):
         assert [request.connection for request in server.requests] == [1, 2]
 
 
-async def test_bytes_on_an_idle_connection(aiohttp_courier):
+async def test_bytes_on_an_idle_connection(direct_courier):
     """A connection on which anything arrives while it is idle is closed at once."""
 
     async def chatter(exchange):
@@ -68,14 +78,14 @@ async def test_bytes_on_an_idle_connection(aiohttp_courier):
         await exchange.send(FORGED)
 
     idle = asyncio.Event()
-    aiohttp_courier.options = HttpRunnerOptions(keepalive=timedelta(minutes=1))
+    direct_courier.options = HttpRunnerOptions(keepalive=timedelta(minutes=1))
     async with RawServer((chatter,)) as server:
-        await aiohttp_courier.deliver(server.url())
+        await direct_courier.deliver(server.url())
         idle.set()
         await server.wait_for(lambda: server.open_count == 0)
 
 
-async def test_early_answer_to_a_large_request(aiohttp_courier):
+async def test_early_answer_to_a_large_request(direct_courier):
     """An answer that comes before the request is read whole counts; its connection is closed."""
     body = '"' + "x" * 20_000_000 + '"'
 
@@ -92,8 +102,8 @@ async def test_early_answer_to_a_large_request(aiohttp_courier):
     answered, left = asyncio.Event(), asyncio.Event()
     listener = await asyncio.start_server(refuse_early, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-    aiohttp_courier.options = HttpRunnerOptions(keepalive=timedelta(minutes=1))
-    outcome = await aiohttp_courier.deliver(url, method="POST", body_json=body)
+    direct_courier.options = HttpRunnerOptions(keepalive=timedelta(minutes=1))
+    outcome = await direct_courier.deliver(url, method="POST", body_json=body)
     answered.set()
     async with asyncio.timeout(WAIT_SECONDS):
         await left.wait()
@@ -102,26 +112,26 @@ async def test_early_answer_to_a_large_request(aiohttp_courier):
     assert outcome.http_status == 413
 
 
-async def test_connections_are_not_kept_without_end(aiohttp_courier):
+async def test_connections_are_not_kept_without_end(direct_courier):
     """Beyond the number of connections to keep, each is closed after its answer."""
-    aiohttp_courier.options = HttpRunnerOptions(
+    direct_courier.options = HttpRunnerOptions(
         connections_kept_max=1, keepalive=timedelta(minutes=1)
     )
     async with RawServer((hang, reply())) as server, asyncio.TaskGroup() as group:
-        waiting = group.create_task(aiohttp_courier.deliver(server.url()))
+        waiting = group.create_task(direct_courier.deliver(server.url()))
         await server.wait_for(lambda: len(server.requests) == 1)
-        assert (await aiohttp_courier.deliver(server.url())).succeeded
+        assert (await direct_courier.deliver(server.url())).succeeded
         await server.wait_for(lambda: server.open_count == 1)
         waiting.cancel()
 
 
-async def test_pool_limit(aiohttp_courier):
+async def test_pool_limit(direct_courier):
     """At the pool's limit attempts wait for each other, and a deadline says so."""
-    aiohttp_courier.options = HttpRunnerOptions(connections_max=1)
+    direct_courier.options = HttpRunnerOptions(connections_max=1)
     async with RawServer((hang,)) as server, asyncio.TaskGroup() as group:
-        holder = group.create_task(aiohttp_courier.deliver(server.url()))
+        holder = group.create_task(direct_courier.deliver(server.url()))
         await server.wait_for(lambda: len(server.requests) == 1)
-        outcome = await aiohttp_courier.deliver(server.url(), timeout=timedelta(seconds=0.1))
+        outcome = await direct_courier.deliver(server.url(), timeout=timedelta(seconds=0.1))
         assert outcome.reason is Reason.TIMEOUT
         assert "waiting for a free connection" in outcome.error
         holder.cancel()
@@ -158,4 +168,43 @@ async def test_connection_close(courier):
     async with RawServer((closing,)) as server:
         for _ in range(2):
             assert (await courier.deliver(server.url())).succeeded
+        assert server.connection_count == 2
+
+
+async def test_idle_connections_are_not_kept_for_long(direct_courier):
+    """A connection that served is closed after its time at rest, though nobody asks for it."""
+    direct_courier.options = HttpRunnerOptions(keepalive=timedelta(seconds=0.1))
+    async with RawServer((reply(),)) as server:
+        for path in ("/a", "/b"):
+            assert (await direct_courier.deliver(server.url(path))).succeeded
+        assert server.connection_count == 1
+        await server.wait_for(lambda: server.open_count == 0)
+
+
+async def test_no_connection_is_kept(direct_courier):
+    """Where none is to be kept, each attempt has its own."""
+    direct_courier.options = HttpRunnerOptions(keepalive=timedelta(0))
+    async with RawServer((reply(),)) as server:
+        for _ in range(2):
+            assert (await direct_courier.deliver(server.url())).succeeded
+        assert server.connection_count == 2
+        await server.wait_for(lambda: server.open_count == 0)
+
+
+async def test_head_keeps_its_connection(direct_courier):
+    """The length that an answer to HEAD announces is of no body, and the next answer is whole."""
+    announced = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+    async with RawServer((send(announced), reply("next"))) as server:
+        outcome = await direct_courier.deliver(server.url(), method="HEAD")
+        assert (outcome.succeeded, outcome.response_bytes) == (True, 0)
+        assert (await direct_courier.deliver(server.url())).response_excerpt == "next"
+        assert server.connection_count == 1
+
+
+async def test_head_answered_with_a_body(courier):
+    """A body that follows the answer to HEAD is nobody's, and costs the connection."""
+    async with RawServer((send(OK), reply("next"))) as server:
+        outcome = await courier.deliver(server.url(), method="HEAD")
+        assert (outcome.succeeded, outcome.response_excerpt) == (True, "")
+        assert (await courier.deliver(server.url())).response_excerpt == "next"
         assert server.connection_count == 2

@@ -13,7 +13,7 @@ from app.domain.errors import StorageUnavailableError
 from app.domain.ids import ExecutionId, JobId
 from app.engine.rescuer import PATIENCE_AMONG_REPLICAS, Rescuer, RescuerOptions
 from app.engine.tasks import Tasks
-from app.repositories.run_repository import OrphanRun
+from app.repositories.orphan_repository import OrphanRun
 from tests.support.builders import NOON, make_policy
 from tests.support.service import eventually
 from tests.support.virtual_clock import VirtualClock
