@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.domain.execution import ExecutionStatus, Reason
 from app.domain.ids import ExecutionId, JobId
+from app.domain.record import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +14,7 @@ class JobChanged:
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ExecutionEnded:
     """An execution reached its final state, or ``retrying`` (then another attempt follows)."""
 

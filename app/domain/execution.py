@@ -7,6 +7,7 @@ from enum import StrEnum
 from app.domain.ids import ExecutionId, JobId
 from app.domain.job import Delivery, HttpTarget
 from app.domain.policies import RunPolicy
+from app.domain.record import record
 
 
 class ExecutionStatus(StrEnum):
@@ -96,7 +97,7 @@ class AttemptOutcome(StrEnum):
     LOST = "lost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Attempt:
     """One try of one execution, as a runner gets it. Its intent is already committed.
 
@@ -115,7 +116,7 @@ class Attempt:
     target: HttpTarget
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Outcome:
     """What an attempt came to. A target that answers 500 is an outcome, not an exception.
 
@@ -142,7 +143,7 @@ class Outcome:
         return self.reason is None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class NewExecution:
     """A ledger row about to be written by a tick, a trigger or a chain.
 
@@ -165,7 +166,7 @@ class NewExecution:
     exclusive: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class WaitingRun:
     """An execution that waits for a worker: what is needed to order and limit claims.
 
@@ -180,7 +181,7 @@ class WaitingRun:
     job_slots: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ClaimedRun:
     """An execution this process owns until ``lease_until``, with the attempt it is about to make.
 

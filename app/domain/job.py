@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from app.domain.ids import JobId
 from app.domain.policies import RetryPolicy, RunPolicy
+from app.domain.record import record
 from app.domain.schedule import Schedule
 
 
@@ -45,7 +46,7 @@ class BodyType(StrEnum):
     RAW = "raw"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HttpTarget:
     """One HTTP call.
 
@@ -62,7 +63,7 @@ class HttpTarget:
     follow_redirects: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Delivery:
     """What a claimed run needs: whom to call, how long one attempt may take, how often to retry."""
 
@@ -115,7 +116,7 @@ class JobPosition:
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DueJob:
     """What a tick needs of an active job whose next instant is near.
 

@@ -71,6 +71,9 @@ class DispatcherOptions:
     # How often, and up to ``_WAIT_MAX`` later, while few runs are in memory: word of what another
     # process left to do may have been lost. ``timedelta.max``: no other process does.
     poll_every: timedelta = timedelta.max
+    # Runs claimed at once, at most. With all slots in one claim all attempts are one crowd: claimed
+    # while none is sent, sent while none is claimed. None: as many as there are slots.
+    claim_max: int | None = None
     # How far ahead retries are held in memory, and how often the database is swept for more.
     horizon: timedelta = timedelta(seconds=60)
     sweep_every: timedelta = timedelta(seconds=20)
@@ -87,6 +90,8 @@ class DispatcherOptions:
         """Check the limits."""
         if self.concurrency < 1 or self.host_concurrency < 1 or self.ready_max < 1:
             raise ValueError("concurrency, host_concurrency and ready_max must be at least 1")
+        if self.claim_max is not None and self.claim_max < 1:
+            raise ValueError("claim_max must be at least 1")
         if self.sweep_every >= self.horizon:
             raise ValueError("sweeps must come more often than the horizon is long")
 
@@ -382,13 +387,9 @@ class Dispatcher:
         return True
 
     def _room(self) -> int:
-        """Tell how many runs to claim now: not all slots at once.
-
-        All attempts would be one crowd: claimed while none is sent, sent while none is claimed. In
-        halves, one is in the database's hands while the other is on the network.
-        """
+        """Tell how many runs to claim now."""
         free = self._options.concurrency - len(self._sending)
-        return min(free, (self._options.concurrency + 1) // 2)
+        return free if self._options.claim_max is None else min(free, self._options.claim_max)
 
     def _go_on(self) -> None:
         self.course.go_on()

@@ -16,6 +16,7 @@ from app.domain.execution import Cause, ExecutionStatus, NewExecution, Reason
 from app.domain.ids import ExecutionId, execution_id_for
 from app.domain.job import DueJob
 from app.domain.policies import CatchUp, OverlapPolicy
+from app.domain.record import record
 from app.engine.left_out import LeftOut, LeftOutKind
 from app.engine.triggers import jitter_delay
 
@@ -28,7 +29,7 @@ QUEUE_MAX = 1000
 _VOID_REASONS = {LeftOutKind.GAP: Reason.DST_GAP, LeftOutKind.FOLD: Reason.DST_FOLD}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Stretch:
     """Consecutive due instants, by their first, last and number."""
 
@@ -37,7 +38,7 @@ class Stretch:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class DueInstants:
     """All due instants of one job that one pass found, and where its schedule goes on.
 

@@ -200,6 +200,8 @@ def _dispatcher_options(ground: Ground) -> DispatcherOptions:
         host_gap=timedelta(seconds=1 / rate) if rate else timedelta(0),
         leases=LeaseOptions(span=None if ground.alone else SPAN_AMONG_REPLICAS),
         poll_every=timedelta.max if ground.alone else _POLL_AMONG_REPLICAS,
+        # Among replicas a claim holds its hosts' locks: more of them would meet more often.
+        claim_max=(settings.concurrency + 1) // 2 if ground.alone else None,
     )
 
 

@@ -17,6 +17,7 @@ from app.db.unit_of_work import ReadConnection, WriteConnection
 from app.domain.clock import from_us, to_us
 from app.domain.ids import JobId
 from app.domain.job import Change, DueJob, Job, JobDefinition, JobState
+from app.domain.record import record
 from app.models.tables import job_revisions, jobs
 from app.repositories.batch import IDS, Batch, Gathered, id_parameters, parameters
 from app.repositories.definition_codec import (
@@ -80,7 +81,7 @@ _COUNT_STARTS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Advance:
     """One job's step in a tick, valid only while revision and next run time are what was read."""
 

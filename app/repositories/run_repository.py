@@ -23,6 +23,7 @@ from app.domain.execution import (
 )
 from app.domain.ids import ExecutionId, JobId
 from app.domain.policies import OverlapPolicy, RunPolicy
+from app.domain.record import record
 from app.models.tables import attempts, executions, job_revisions
 from app.repositories import host_repository, slot_repository
 from app.repositories.batch import IDS, Batch, Gathered, id_parameters, parameters
@@ -188,7 +189,7 @@ class Claim:
     lease_span: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Ending:
     """What one attempt does to its execution.
 

@@ -1,12 +1,17 @@
 """The limit of attempts that one process makes at once, over all hosts."""
 
 import asyncio
+from datetime import timedelta
 from functools import partial
+
+import pytest
 
 from app.domain.execution import Attempt, ExecutionStatus, Outcome
 from app.domain.ids import JobId
 from app.domain.job import HttpTarget
-from tests.integration.engine.test_pipeline import EVERY_HOUR, create, ended
+from app.domain.schedule import DateRule
+from app.repositories import run_repository
+from tests.integration.engine.test_pipeline import EVERY_HOUR, create, ended, now
 from tests.support.builders import make_delivery
 from tests.support.homes import Home
 from tests.support.pipeline import OK, ScriptedRunner, open_pipeline
@@ -58,3 +63,27 @@ async def test_so_many_attempts_run_at_once_over_all_hosts(home: Home):
             assert execution.status is ExecutionStatus.COMPLETED
     assert runner.peak == 2
     assert len({attempt.target.url for attempt in runner.attempts[:2]}) == 2
+
+
+async def test_a_crowd_is_claimed_in_two(home: Home, monkeypatch: pytest.MonkeyPatch):
+    """A process that is alone claims for half of its slots at once, and so for all of them."""
+    sizes: list[int] = []
+    claim_runs = run_repository.claim_runs
+
+    def noted(connection, waiting, claim):
+        sizes.append(len(waiting))
+        return claim_runs(connection, waiting, claim)
+
+    monkeypatch.setattr(run_repository, "claim_runs", noted)
+    runner = CountingRunner()
+    async with open_pipeline(home, runner=runner, concurrency=4) as pipeline:
+        due = now() + timedelta(seconds=2)
+        for job_id in JOBS[:4]:
+            await create(pipeline, job_id, DateRule(run_at=due))
+        assert now() < due, "the machine is too busy to create them in time"
+        await eventually(partial(runner.has_begun, 4))
+        assert sizes == [2, 2]
+        for _ in range(4):
+            runner.permits.release()
+        for job_id in JOBS[:4]:
+            await ended(pipeline, job_id)
