@@ -2,13 +2,11 @@
 
 httptools (llhttp, the parser of Node.js and of our own server) tells heads, pieces of body and
 ends; what is counted, what is refused, and whether the connection may serve again is decided here.
-Nobody listens on an idle connection: a byte that comes then ends it, and so does a byte that comes
-after an answer's end.
+A byte that comes while nothing was asked ends the connection, and so does one behind an answer.
 """
 
 import asyncio
 import select
-from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -25,14 +23,14 @@ from app.runners.failures import (
 from app.runners.http_options import HttpRunnerOptions
 
 _SWITCHING_PROTOCOLS = 101
-_FINAL_MIN = 200
+_INTERIM = range(100, 200)
 # So much is parsed between two looks at the bounds: 3,000 chunks of a byte, some milliseconds.
 _PIECE_BYTES = 16 * 1024
 # Of an answer's line and fields: the bytes around them.
 _FIELD_BYTES = len(b": \r\n")
 
-# What old servers do and browsers accept: bare line feeds, odd characters in a field, a space after
-# a chunk's size. None of it moves an answer's end.
+# What old servers do and browsers accept: bare line feeds in a head, odd characters in a field, a
+# space behind its name or behind a chunk's size.
 _LENIENCIES = {
     "lenient_headers": True,
     "lenient_optional_cr_before_lf": True,
@@ -40,6 +38,10 @@ _LENIENCIES = {
 }
 
 RawFields = list[tuple[bytes, bytes]]
+
+
+class _EnoughError(Exception):
+    """Ends the parser's work on what it has."""
 
 
 class Head(NamedTuple):
@@ -52,17 +54,16 @@ class Head(NamedTuple):
 class AnswerProtocol(asyncio.Protocol):
     """A connection for one request at a time: ``send``, ``head``, ``piece`` until empty.
 
-    Who reads takes each piece as it comes and stops where it has enough: of a body no more waits
-    here than one turn of the event loop brings (256 KiB).
-    ``on_change`` hears when it opens (True) and when it is lost (False).
+    Of a body that is larger than may be read as much is kept as tells so.
     """
 
-    def __init__(self, options: HttpRunnerOptions, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, options: HttpRunnerOptions) -> None:
         self.idle_since = 0.0
         self._options = options
-        self._on_change = on_change
         self._transport: asyncio.Transport | None = None
+        self._is_tls = self._aborted = self._paused = False
         self._poll = select.poll()
+        self._writable: list[tuple[int, int]] = []
         self._waiter: asyncio.Future[None] | None = None
         self._parser: HttpResponseParser | None = None
         # Of one answer, from here on: see ``_begin``.
@@ -75,14 +76,17 @@ class AnswerProtocol(asyncio.Protocol):
         self._failure: DeliveryError | None = None
         self._informational = self._received = self._head_received = self._body_bytes = 0
 
+    def is_open(self) -> bool:
+        """Tell whether it is connected, as far as is known."""
+        return self._transport is not None and not self._transport.is_closing()
+
     def is_quiet(self) -> bool:
         """Tell whether a request may be written: connected, and nothing waits to be read.
 
-        A byte or an end that waits on an idle connection is a stale close or a forged answer.
+        A byte or an end that waits on an idle connection is a stale close or a forged answer; but
+        on a new one of TLS, the session tickets that servers send after a handshake.
         """
-        if self._transport is None or self._transport.is_closing():
-            return False
-        return not self._poll.poll(0)
+        return self.is_open() and self._poll.poll(0) == self._writable
 
     def send(self, wire: bytes, progress: Progress, *, bodiless: bool) -> None:
         """Write a whole request and listen for its answer; ``bodiless``: its head alone."""
@@ -96,7 +100,7 @@ class AnswerProtocol(asyncio.Protocol):
         """Wait for the final answer's head. Raises ``DeliveryError``."""
         while self._head is None:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.again()
             await self._news()
         return self._head
 
@@ -104,11 +108,15 @@ class AnswerProtocol(asyncio.Protocol):
         """Wait for the next piece of body; empty at its end. Raises ``DeliveryError``."""
         while not self._body:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.again()
             if self._complete:
                 return b""
             await self._news()
         body, self._body = self._body, []
+        if self._paused:
+            self._paused = False
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
         return body[0] if len(body) == 1 else b"".join(body)
 
     def locate(self, progress: Progress) -> None:
@@ -127,23 +135,39 @@ class AnswerProtocol(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once: the rest of an answer is not worth waiting for, nor a TLS farewell."""
         if self._transport is not None:
+            self._aborted = True
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, at rest."""
         self._transport = cast("asyncio.Transport", transport)
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._on_change(True)
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
+        descriptor = transport.get_extra_info("socket").fileno()
+        self._poll.register(descriptor, select.POLLIN | select.POLLOUT)
+        self._writable = [(descriptor, select.POLLOUT)]
+
+    def eof_received(self) -> None:
+        """End with the other side, which has no more to say; that may be how a body ends.
+
+        Also while the request is being sent: nobody would answer it any more.
+        """
+        if self._head is not None and self._ends_with_connection and not self._complete:
+            self._end(keeps=False)
+        self._parser = None
+        self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End whatever answer was on its way; that may be how a body ends."""
-        self._transport = None
-        self._on_change(False)
+        """End whatever answer was on its way; under TLS, too, that may be how a body ends.
+
+        Not everybody takes leave as TLS has it, and an answer that says it was received is not
+        asked for again for that.
+        """
+        self._transport = self._parser = None
         if self._complete or self._failure is not None:
             return
         if self._head is None:
             self._fail(dropped_error(self._progress.label, exc))
-        elif exc is None and self._ends_with_connection:
+        elif exc is None and self._ends_with_connection and not self._aborted:
             self._end(keeps=False)
         else:
             self._fail(truncated_error(self._progress.label))
@@ -157,6 +181,7 @@ class AnswerProtocol(asyncio.Protocol):
         for begin in range(0, len(data), _PIECE_BYTES):
             if not self._take(view[begin : begin + _PIECE_BYTES]):
                 return
+        self._rest_from_reading()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of a head; those after a body are not of interest."""
@@ -172,7 +197,7 @@ class AnswerProtocol(asyncio.Protocol):
         if self._head is not None:
             return
         status = self._parser.get_status_code()
-        if status < _FINAL_MIN and status != _SWITCHING_PROTOCOLS:
+        if status in _INTERIM and status != _SWITCHING_PROTOCOLS:
             self._count_interim()
             return
         self._refuse_large_head()
@@ -180,7 +205,9 @@ class AnswerProtocol(asyncio.Protocol):
         self._head_received = self._received
         self._ends_with_connection = not _announces_end(self._fields)
         if self._bodiless or status == _SWITCHING_PROTOCOLS:
-            self._end(keeps=self._bodiless and self._parser.should_keep_alive())
+            # Where chunks are announced and not meant, the parser would take for one what follows.
+            plain = not any(_is_named(b"transfer-encoding", name) for name, _ in self._fields)
+            self._end(keeps=self._bodiless and plain and self._parser.should_keep_alive())
         else:
             self._wake()
 
@@ -189,6 +216,9 @@ class AnswerProtocol(asyncio.Protocol):
         if self._complete:
             self._keeps = False
             return
+        if self._head is None:
+            # An interim answer has none.
+            self._refuse(_malformed(self._progress))
         self._body.append(body)
         self._body_bytes += len(body)
         self._wake()
@@ -213,8 +243,15 @@ class AnswerProtocol(asyncio.Protocol):
         self._informational = self._received = self._head_received = self._body_bytes = 0
 
     def _has_unsent(self) -> bool:
-        """Tell whether bytes of the request still wait for the network."""
-        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+        """Tell whether bytes of the request still wait for the network.
+
+        TLS does not count those that it has made and the network has not taken.
+        """
+        if self._transport is None:
+            return False
+        if self._is_tls and not any(event & select.POLLOUT for _, event in self._poll.poll(0)):
+            return True
+        return self._transport.get_write_buffer_size() > 0
 
     def _take(self, data: bytes | memoryview) -> bool:
         """Parse a piece; tell whether there is sense in parsing more."""
@@ -226,9 +263,7 @@ class AnswerProtocol(asyncio.Protocol):
         self._received += len(data)
         try:
             parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._keeps = False
-        except HttpParserError:
+        except (HttpParserError, HttpParserUpgrade):
             self._keeps = False
             if not self._complete and self._failure is None:
                 self._fail(_malformed(self._progress))
@@ -239,9 +274,9 @@ class AnswerProtocol(asyncio.Protocol):
         return self._failure is None
 
     def _look_at_bounds(self) -> None:
-        """Refuse an endless head, and a body that is mostly framing.
+        """Refuse an endless head, and a body that is mostly framing; take no more than is read.
 
-        A body's content is the reader's to count.
+        That a body is too large is the reader's to say.
         """
         if self._head is None:
             if self._received > self._options.head_bytes_max:
@@ -250,6 +285,19 @@ class AnswerProtocol(asyncio.Protocol):
         framing = self._received - self._head_received - self._body_bytes
         if framing > self._options.framing_bytes_max:
             self._fail(framing_error())
+        elif self._body_bytes > self._options.response_bytes_max:
+            self._parser = None
+            self.abort()
+
+    def _rest_from_reading(self) -> None:
+        """Let a body's reader come first: the event loop brings up to 8 MB of it in one go.
+
+        Not under TLS, where uvloop drops at the other side's end what was not read by then.
+        """
+        if self._body and not self._complete and not self._is_tls and self.is_open():
+            assert self._transport is not None
+            self._paused = True
+            self._transport.pause_reading()
 
     def _count_interim(self) -> None:
         self._fields = []
@@ -274,7 +322,8 @@ class AnswerProtocol(asyncio.Protocol):
     def _refuse(self, error: DeliveryError) -> None:
         """Fail, and end the parser's work on what it has."""
         self._fail(error)
-        raise error
+        # Not the error, whose traceback would hold this connection and be held by it.
+        raise _EnoughError
 
     def _fail(self, error: DeliveryError) -> None:
         self._failure = error
@@ -301,14 +350,22 @@ class AnswerProtocol(asyncio.Protocol):
 
 
 def _announces_end(fields: RawFields) -> bool:
-    """Tell whether a body's length is announced, so that its end is not the connection's."""
+    """Tell whether a body's length is announced, so that its end is not the connection's.
+
+    As llhttp does: by the last transfer coding, whatever length stands beside it.
+    """
+    announces = False
     for name, value in fields:
-        match name.lower():
-            case b"content-length":
-                return True
-            case b"transfer-encoding":
-                return value.lower().rstrip().endswith(b"chunked")
-    return False
+        if _is_named(b"content-length", name):
+            announces = True
+        elif _is_named(b"transfer-encoding", name):
+            announces = value.lower().rstrip().endswith(b"chunked")
+    return announces
+
+
+def _is_named(wanted: bytes, name: bytes) -> bool:
+    """Compare a field's name, which may have a space behind it."""
+    return len(name) >= len(wanted) and name.rstrip().lower() == wanted
 
 
 def _malformed(progress: Progress) -> DeliveryError:

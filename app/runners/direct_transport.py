@@ -17,13 +17,14 @@ import httpx
 
 from app.runners.answer_protocol import AnswerProtocol, Head
 from app.runners.dialer import Dialer
-from app.runners.failures import Phase, Progress, protocol_error, tls_error
+from app.runners.failures import Phase, Progress, tls_error, unsent_error
 from app.runners.http_options import HttpRunnerOptions
 from app.runners.request import AttemptRequest
 
 # The attempt's own deadline ends a handshake; asyncio insists on one of its own.
 _HANDSHAKE_SECONDS = 86_400.0
 _PORTS = {"http": 80, "https": 443}
+_SWEEP_SECONDS_MIN = 0.01
 
 
 class DirectTransport(httpx.AsyncBaseTransport):
@@ -80,8 +81,8 @@ class _Pool:
         self._dialer = dialer
         self._tls = tls
         self._idle: dict[_Destination, deque[AnswerProtocol]] = {}
+        self._idle_count = 0
         self._lent: set[AnswerProtocol] = set()
-        self._open_count = 0
         self._sweep: asyncio.TimerHandle | None = None
         self._slots = (
             asyncio.Semaphore(options.connections_max) if options.connections_max else None
@@ -89,11 +90,14 @@ class _Pool:
         self._closed = False
 
     async def lease(self, destination: _Destination, progress: Progress) -> AnswerProtocol:
-        """Lend a connection nothing speaks on: a stale one is exchanged, since no byte has left."""
+        """Lend a connection nothing speaks on: a stale one is exchanged, since no byte has left.
+
+        Raises ``DeliveryError``, also once the pool is closed.
+        """
         if self._slots is not None:
             await self._slots.acquire()
         try:
-            connection = self._rested(destination)
+            connection = None if self._closed else self._rested(destination)
             if connection is None:
                 connection = await self._connect(destination, progress)
         except BaseException:
@@ -104,15 +108,16 @@ class _Pool:
 
     def release(self, destination: _Destination, connection: AnswerProtocol) -> None:
         """Take back a connection whose answer was read to its end; keep it if nothing is amiss."""
-        crowded = self._open_count > self._options.connections_kept_max
+        crowded = len(self._lent) + self._idle_count > self._options.connections_kept_max
         if crowded or self._closed or not connection.may_rest():
             self.discard(connection)
             return
         self._forget(connection)
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle.setdefault(destination, deque()).append(connection)
+        self._idle_count += 1
         if self._sweep is None:
-            self._sweep_later()
+            self._sweep_in(self._keepalive)
 
     def discard(self, connection: AnswerProtocol) -> None:
         """Close a lent connection; harmless for one that was taken back."""
@@ -127,6 +132,7 @@ class _Pool:
         for connection in (*self._lent, *(one for idle in self._idle.values() for one in idle)):
             connection.abort()
         self._idle.clear()
+        self._idle_count = 0
 
     def _forget(self, connection: AnswerProtocol) -> None:
         if connection in self._lent:
@@ -141,6 +147,7 @@ class _Pool:
         idle = self._idle.get(destination)
         while idle:
             connection = idle.pop()
+            self._idle_count -= 1
             if connection.is_quiet() and not self._is_stale(connection):
                 return connection
             connection.abort()
@@ -151,6 +158,21 @@ class _Pool:
         return now - connection.idle_since >= self._keepalive
 
     async def _connect(self, destination: _Destination, progress: Progress) -> AnswerProtocol:
+        self._refuse_if_closed()
+        connection = await self._open(destination, progress)
+        # On a new connection of TLS session tickets may wait, which TLS alone reads.
+        usable = connection.is_open() if destination.tls else connection.is_quiet()
+        if usable and not self._closed:
+            return connection
+        connection.abort()
+        self._refuse_if_closed()
+        raise unsent_error(f"{progress.label} spoke or hung up before the request was sent")
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise unsent_error("The service is stopping")
+
+    async def _open(self, destination: _Destination, progress: Progress) -> AnswerProtocol:
         sock = await self._dialer.dial(destination.host, destination.port, progress=progress)
         loop = asyncio.get_running_loop()
         if not destination.tls:
@@ -165,35 +187,29 @@ class _Pool:
                     server_hostname=destination.host.rstrip("."),
                     ssl_handshake_timeout=_HANDSHAKE_SECONDS,
                 )
-            except (OSError, ssl.SSLError, ssl.CertificateError) as error:
+            except OSError as error:
                 raise tls_error(progress.label, error) from error
-        if not connection.is_quiet():
-            connection.abort()
-            raise protocol_error(
-                f"{progress.label} spoke or hung up before the request was sent; nothing was sent"
-            )
         return connection
 
     def _protocol(self) -> AnswerProtocol:
-        return AnswerProtocol(self._options, self._note_change)
+        return AnswerProtocol(self._options)
 
-    def _note_change(self, opened: bool) -> None:  # noqa: FBT001 - a callback's one argument
-        self._open_count += 1 if opened else -1
-
-    def _sweep_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._sweep = loop.call_later(self._keepalive, self._close_stale)
+    def _sweep_in(self, seconds: float) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(seconds, self._close_stale)
 
     def _close_stale(self) -> None:
-        """Close what has rested too long; look again later if something rests still."""
+        """Close what has rested too long; look again when the next one has."""
         self._sweep = None
         for destination, idle in [*self._idle.items()]:
             while idle and self._is_stale(idle[0]):
                 idle.popleft().abort()
+                self._idle_count -= 1
             if not idle:
                 del self._idle[destination]
         if self._idle:
-            self._sweep_later()
+            now = asyncio.get_running_loop().time()
+            oldest = min(idle[0].idle_since for idle in self._idle.values())
+            self._sweep_in(max(oldest + self._keepalive - now, _SWEEP_SECONDS_MIN))
 
 
 class _Received(httpx.Response):
@@ -203,7 +219,6 @@ class _Received(httpx.Response):
         # httpx's own constructor is left out: it takes as long as parsing the answer.
         self.status_code = head.status
         self.stream = stream
-        self.is_closed = False
         coding = b""
         for name, value in head.fields:
             if name.lower() == b"content-encoding":

@@ -46,6 +46,10 @@ class DeliveryError(httpx.TransportError):
         self.kind = kind
         self.reason = reason
 
+    def again(self) -> "DeliveryError":
+        """Make one to raise that says the same; one that is kept would keep a traceback."""
+        return DeliveryError(str(self), kind=self.kind, reason=self.reason)
+
 
 def config_error(sentence: str) -> DeliveryError:
     """Tell that the request cannot be built from the job; nothing was sent."""
@@ -137,6 +141,11 @@ def connect_error(label: str, cause: BaseException) -> DeliveryError:
         case _:
             why = "failed"
     return _connect(f"The connection to {label} {why}", Reason.CONNECT)
+
+
+def unsent_error(what: str) -> DeliveryError:
+    """Tell that a connection was of no use; nothing was sent."""
+    return _connect(f"{what}; nothing was sent", Reason.CONNECT)
 
 
 # Which of the two it is depends on the version of OpenSSL.

@@ -29,8 +29,8 @@ class HttpRunnerOptions:
     1 MiB in chunks of 112 bytes stays below; a million chunks of one byte would cost a second of
     CPU. The httpx transport counts pieces of body, at five bytes each.
     ``informational_max``: 1xx answers before the final one; default 10; real servers send one.
-    ``connections_max``: simultaneous connections; default 1,024, above the dispatcher's cap of
-    runs, so that no run waits here; 0 is unlimited.
+    ``connections_max``: connections in use at once, beside those at rest; default 1,024, above the
+    dispatcher's cap of runs, so that no run waits here; 0 is unlimited.
     ``connections_kept_max``: beyond this many open connections none is kept after its answer;
     default 512, for the sake of file descriptors.
     ``keepalive``: how long an idle connection is kept; default 1.5 s, below the 2 s after which

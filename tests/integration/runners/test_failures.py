@@ -1,5 +1,6 @@
 """Failures are told apart, with a kind, a reason and a sentence that gives nothing away."""
 
+import asyncio
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -140,6 +141,55 @@ async def test_broken_answers(courier, answer, words):
         assert len(server.requests) == 1
     assert (outcome.kind, outcome.reason) == (AttemptOutcome.PROTOCOL_ERROR, Reason.PROTOCOL)
     assert words in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length : 10\r\n\r\nshort", "ended the answer's body early"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello",
+            "ended the answer's body early",
+        ),
+        (
+            b"HTTP/1.1 104 Odd\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n\r\n",
+            "not valid HTTP",
+        ),
+        (
+            b"HTTP/1.1 099 Odd\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "answered 99",
+        ),
+    ],
+    ids=["space", "two-codings", "interim-content", "below-interim"],
+)
+async def test_answers_that_pretend(direct_courier, answer, words):
+    """A body that is announced in an odd way is not taken for whole, nor one for an answer's."""
+    async with RawServer((send_and_close(answer),)) as server:
+        outcome = await direct_courier.deliver(server.url())
+    assert not outcome.succeeded
+    assert words in outcome.error
+
+
+async def test_half_close_while_the_request_is_sent(direct_courier):
+    """A target that has no more to say is not waited for, whatever is left to be sent to it."""
+
+    async def turn_away(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write_eof()
+        await over.wait()
+        writer.transport.abort()
+
+    over = asyncio.Event()
+    listener = await asyncio.start_server(turn_away, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+    outcome = await direct_courier.deliver(
+        url, method="POST", body_json='"' + "x" * 20_000_000 + '"', timeout=timedelta(seconds=20)
+    )
+    over.set()
+    listener.close()
+    await listener.wait_closed()
+    assert outcome.reason is Reason.PROTOCOL
+    assert "closed the connection without answering" in outcome.error
 
 
 async def test_reset_inside_a_body_that_ends_with_the_connection(courier):

@@ -2,11 +2,24 @@
 
 import asyncio
 import contextlib
+import gc
 from datetime import timedelta
 
-from app.domain.execution import Reason
+import pytest
+from httptools import HttpResponseParser
+
+from app.domain.execution import AttemptOutcome, Reason
+from app.runners.answer import Answer
 from app.runners.http_options import HttpRunnerOptions
-from tests.support.raw_server import WAIT_SECONDS, RawServer, hang, reply, send, send_and_close
+from tests.support.raw_server import (
+    WAIT_SECONDS,
+    RawServer,
+    hang,
+    reply,
+    send,
+    send_and_close,
+    server_tls,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
@@ -85,7 +98,8 @@ async def test_bytes_on_an_idle_connection(direct_courier):
         await server.wait_for(lambda: server.open_count == 0)
 
 
-async def test_early_answer_to_a_large_request(direct_courier):
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_early_answer_to_a_large_request(direct_courier, tls):
     """An answer that comes before the request is read whole counts; its connection is closed."""
     body = '"' + "x" * 20_000_000 + '"'
 
@@ -100,8 +114,10 @@ async def test_early_answer_to_a_large_request(direct_courier):
         writer.close()
 
     answered, left = asyncio.Event(), asyncio.Event()
-    listener = await asyncio.start_server(refuse_early, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
+    context = server_tls() if tls else None
+    listener = await asyncio.start_server(refuse_early, "127.0.0.1", 0, ssl=context)
+    port = listener.sockets[0].getsockname()[1]
+    url = f"https://localhost:{port}/" if tls else f"http://127.0.0.1:{port}/"
     direct_courier.options = HttpRunnerOptions(keepalive=timedelta(minutes=1))
     outcome = await direct_courier.deliver(url, method="POST", body_json=body)
     answered.set()
@@ -208,3 +224,63 @@ async def test_head_answered_with_a_body(courier):
         assert (outcome.succeeded, outcome.response_excerpt) == (True, "")
         assert (await courier.deliver(server.url())).response_excerpt == "next"
         assert server.connection_count == 2
+
+
+async def test_chunked_answer_to_head(direct_courier):
+    """Chunks that an answer to HEAD announces do not come, and its connection is not kept."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with RawServer((send(head + b"26"), reply("next"))) as server:
+        outcome = await direct_courier.deliver(server.url(), method="HEAD")
+        assert (outcome.succeeded, outcome.response_bytes) == (True, 0)
+        assert (await direct_courier.deliver(server.url())).response_excerpt == "next"
+        assert server.connection_count == 2
+
+
+async def test_close_inside_a_body(direct_courier):
+    """A body that was on its way when the runner was closed did not end, wherever it would have."""
+
+    async def half(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await hang(exchange)
+
+    async with RawServer((half, reply())) as server, asyncio.TaskGroup() as group:
+        attempt = group.create_task(direct_courier.deliver(server.url()))
+        await server.wait_for(lambda: len(server.requests) == 1)
+        # An answer that was sent later is here, and so is the half.
+        assert (await direct_courier.deliver(server.url())).succeeded
+        await direct_courier.runner.close()
+        outcome = await attempt
+    assert outcome.reason is Reason.PROTOCOL
+    assert "early" in outcome.error
+
+
+async def test_nothing_is_sent_after_the_close(direct_courier):
+    """An attempt that comes late is told that nothing was sent, and nothing is."""
+    async with RawServer((reply(),)) as server:
+        assert (await direct_courier.deliver(server.url())).succeeded
+        await direct_courier.runner.close()
+        outcome = await direct_courier.deliver(server.url())
+        assert len(server.requests) == 1
+    assert (outcome.kind, outcome.reason) == (AttemptOutcome.CONNECT_ERROR, Reason.CONNECT)
+    assert "nothing was sent" in outcome.error
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"rubbish\r\n\r\n", OK[:-1], OK.split(b"\r\n")[0] + b"\r\n\r\nuntil-close",
+     b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 200 + b"\r\n"],
+    ids=["none", "malformed", "truncated", "until-close", "fields"],
+)  # fmt: skip
+async def test_what_an_attempt_held_is_freed_at_its_end(direct_courier, answer):
+    """Neither the connection nor what it brought waits for the garbage collector."""
+    async with RawServer((send_and_close(answer),)) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await direct_courier.deliver(server.url())
+            await server.wait_for(lambda: server.open_count == 0)
+            held = [one for one in gc.get_objects() if isinstance(one, HttpResponseParser | Answer)]
+        finally:
+            gc.enable()
+    assert held == []
