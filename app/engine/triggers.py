@@ -214,10 +214,13 @@ class TriggerCacheOptions:
 
     # How many are kept, 6 to 8 KiB each: 80 MiB when 10,000 differ. The least used goes first.
     triggers_max: int = 10_000
+    # Of those that fire once so many: what comes due at one instant shares one, and no other job of
+    # a steady stream of them ever needs it again.
+    dates_max: int = 256
 
     def __post_init__(self) -> None:
-        if self.triggers_max < 1:
-            raise ValueError("triggers_max must be at least 1")
+        if self.triggers_max < 1 or self.dates_max < 1:
+            raise ValueError("triggers_max and dates_max must be at least 1")
 
 
 class TriggerCache:
@@ -225,12 +228,15 @@ class TriggerCache:
 
     def __init__(self, options: TriggerCacheOptions) -> None:
         self._build = lru_cache(maxsize=options.triggers_max)(_build_shared)
+        self._build_once = lru_cache(maxsize=options.dates_max)(_build_shared)
 
     def get(self, schedule: Schedule, *, anchor: datetime) -> ScheduleTrigger:
         """Return the trigger of a schedule, made at most once while it is in the cache.
 
         Raises what ``build_trigger`` raises, every time.
         """
+        if isinstance(schedule.rule, DateRule):
+            return self._build_once(schedule, None)
         counted = isinstance(schedule.rule, IntervalRule) and schedule.start_at is None
         return self._build(schedule, anchor if counted else None)
 

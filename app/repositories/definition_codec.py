@@ -36,7 +36,7 @@ _DURATION_MAX = timedelta(seconds=10**9)
 _BODY_TYPES = {kind.value: kind for kind in BodyType}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # Parsed documents kept: about 1 KiB each, and a tick rarely touches more different ones.
-_PARSED_MAX = 4096
+_PARSED_MAX = 1024
 
 
 class UnreadableDefinitionError(Exception):

@@ -269,7 +269,7 @@ class AnswerProtocol(asyncio.Protocol):
                 self._fail(_malformed(self._progress))
         if self._complete:
             self._parser = None
-        else:
+        elif self._failure is None:
             self._look_at_bounds()
         return self._failure is None
 

@@ -46,7 +46,8 @@ class HttpRunnerOptions:
     ``redirects_max``: hops followed where a job asks for it; default 5.
     ``retry_after_max``: upper bound of what a target may ask for; default 1 h.
     ``headers_max`` and ``header_bytes_max``: a job's own headers; default 64 and 16 KiB.
-    ``prepared_max``: job revisions whose requests are kept ready; default 4,096.
+    ``prepared_max``: job revisions whose requests are kept ready, about 2 KiB each; default 1,024.
+    Making one takes 6 µs.
     ``trust_env_proxy``: obey HTTP_PROXY, HTTPS_PROXY and NO_PROXY; default no. The proxy then
     decides what may be called, not the egress policy.
     """
@@ -69,7 +70,7 @@ class HttpRunnerOptions:
     retry_after_max: timedelta = timedelta(hours=1)
     headers_max: int = 64
     header_bytes_max: int = 16 * 1024
-    prepared_max: int = 4096
+    prepared_max: int = 1024
     trust_env_proxy: bool = False
 
     def __post_init__(self) -> None:

@@ -387,6 +387,17 @@ def test_the_cache_is_bounded_and_forgets_the_least_used():
     assert displaced is not cache.get(schedules[1], anchor=NOW)
 
 
+def test_dates_displace_nothing():
+    """Jobs that fire once share a trigger where they are due at one instant, and no more room."""
+    cache = TriggerCache(TriggerCacheOptions(triggers_max=1, dates_max=2))
+    daily = cache.get(schedule_of(DAILY), anchor=NOW)
+    dates = [schedule_of(DateRule(run_at=NOW + number * MINUTE)) for number in range(3)]
+    first, second, _ = (cache.get(schedule, anchor=NOW) for schedule in dates)
+    assert daily is cache.get(schedule_of(DAILY), anchor=NOW)
+    assert second is cache.get(dates[1], anchor=NOW + MINUTE)
+    assert first is not cache.get(dates[0], anchor=NOW)
+
+
 def test_the_cache_repeats_a_refusal():
     """A schedule that cannot be built is refused each time it is asked for."""
     cache = TriggerCache(TriggerCacheOptions())
@@ -399,6 +410,8 @@ def test_a_cache_without_room_is_refused():
     """A cache of no triggers is a mistake in the settings."""
     with pytest.raises(ValueError, match="at least 1"):
         TriggerCacheOptions(triggers_max=0)
+    with pytest.raises(ValueError, match="at least 1"):
+        TriggerCacheOptions(dates_max=0)
 
 
 @pytest.mark.parametrize("rule", [DAILY, cron(hour="9", minute="0"), cron(day="last")])
