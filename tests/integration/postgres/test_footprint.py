@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import asyncpg
@@ -43,7 +44,9 @@ async def test_a_replica_takes_at_most_ten_connections(databases: Databases, tmp
                 return len(server.requests) >= AT_ONCE * TURNS
 
             await eventually(all_sent, seconds=60)
-        assert CONNECTIONS_MAX - 2 <= max(found) <= CONNECTIONS_MAX
+        # A server process outlives its connection by a moment: what one look finds alone is such.
+        lasting = max(map(min, pairwise(found)))
+        assert CONNECTIONS_MAX - 2 <= lasting <= CONNECTIONS_MAX
 
 
 async def _use(replica: Program, turns: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import gzip
 import socket
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -276,10 +277,17 @@ async def test_work(direct_courier, answer):
     """A megabyte made to be laborious costs milliseconds of CPU, as any other does."""
     async with RawServer((send_and_close(answer),)) as server:
         await direct_courier.deliver(server.url())
-        began = time.process_time()
-        for _ in range(10):
-            await direct_courier.deliver(server.url(), timeout=PATIENT)
-        assert time.process_time() - began < 0.15
+        # The coverage's tracer would be measured, too, where it is on.
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            began = time.process_time()
+            for _ in range(10):
+                await direct_courier.deliver(server.url(), timeout=PATIENT)
+            spent = time.process_time() - began
+        finally:
+            sys.settrace(tracer)
+        assert spent < 0.15
 
 
 async def test_interim_answers_that_drip(courier):
