@@ -35,6 +35,8 @@ _LEADER = """
     JOIN pg_stat_activity ON pg_stat_activity.pid = pg_locks.pid
     WHERE locktype = 'advisory' AND granted
       AND application_name = 'myscheduler leader' AND datname = current_database()
+      -- Who leads once more after its session was cut is written down from before until it is anew.
+      AND since_us >= extract(epoch FROM backend_start) * 1000000
 """
 _TICKING = """
     SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
