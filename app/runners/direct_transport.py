@@ -3,9 +3,9 @@
 There is no code that could send twice: a connection is exchanged for another only before the first
 byte is written. Nothing is kept of an answer but, for a moment, its connection.
 
-Understands the request extensions ``target`` (as httpx) and ``progress`` (``failures.Progress``);
-its responses carry the extension ``content_encoding`` (bytes, empty for none). Raises
-``DeliveryError`` and nothing else for what goes wrong outside.
+Sends what ``request.py`` prepares, and nothing else: bytes that are ready, with the ``progress`` to
+write down where they are. Responses carry the extension ``content_encoding`` (bytes, empty for
+none). Raises ``DeliveryError`` and nothing else for what goes wrong outside.
 """
 
 import asyncio
@@ -42,14 +42,12 @@ class DirectTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and return once the final answer's head is there."""
+        assert isinstance(request, AttemptRequest)
         destination = _destination(request)
-        wire = await _serialized(request)
-        progress: Progress = request.extensions.get("progress") or Progress(
-            label=f"{destination.host}:{destination.port}"
-        )
+        progress: Progress = request.extensions["progress"]
         connection = await self._pool.lease(destination, progress)
         try:
-            connection.send(wire, progress, bodiless=request.method == "HEAD")
+            connection.send(request.wire, progress, bodiless=request.method == "HEAD")
             head = await connection.head()
         except BaseException:
             connection.locate(progress)
@@ -277,18 +275,3 @@ def _destination(request: httpx.Request) -> _Destination:
     return _Destination(
         url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme], url.scheme == "https"
     )
-
-
-async def _serialized(request: httpx.Request) -> bytes:
-    if isinstance(request, AttemptRequest):
-        return request.wire
-    target = request.extensions.get("target") or request.url.raw_path
-    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), target)]
-    lines += [b"%b: %b\r\n" % field for field in request.headers.raw]
-    lines.append(b"\r\n")
-    if isinstance(request.stream, httpx.ByteStream):
-        lines += request.stream
-    else:
-        stream = cast("httpx.AsyncByteStream", request.stream)
-        lines += [part async for part in stream]
-    return b"".join(lines)

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import socket
+import threading
 from datetime import timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from httptools import HttpResponseParser
 
 from app.domain.execution import AttemptOutcome, Reason
 from app.runners.answer import Answer
+from app.runners.dialer import Candidate
 from app.runners.http_options import HttpRunnerOptions
 from tests.support.raw_server import (
     WAIT_SECONDS,
@@ -263,6 +266,31 @@ async def test_nothing_is_sent_after_the_close(direct_courier):
         assert len(server.requests) == 1
     assert (outcome.kind, outcome.reason) == (AttemptOutcome.CONNECT_ERROR, Reason.CONNECT)
     assert "nothing was sent" in outcome.error
+
+
+async def test_nothing_is_sent_by_who_connects_at_the_close(direct_courier):
+    """Nor is it by an attempt whose connection comes about when the runner is closed already."""
+    asked, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def lookup(_host, port, flags):
+        if flags:
+            raise socket.gaierror(socket.EAI_NONAME, "a name")
+        loop.call_soon_threadsafe(asked.set)
+        go_on.wait(WAIT_SECONDS)
+        return [Candidate(socket.AF_INET, ("127.0.0.1", port))]
+
+    direct_courier.lookup = lookup
+    async with RawServer((reply(),)) as server, asyncio.TaskGroup() as group:
+        attempt = group.create_task(direct_courier.deliver(server.url(host="slow.test")))
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asked.wait()
+        await direct_courier.runner.close()
+        go_on.set()
+        outcome = await attempt
+        assert not server.requests
+    assert (outcome.kind, outcome.reason) == (AttemptOutcome.CONNECT_ERROR, Reason.CONNECT)
+    assert "stopping; nothing was sent" in outcome.error
 
 
 @pytest.mark.parametrize(
