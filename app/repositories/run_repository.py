@@ -7,7 +7,7 @@ the owner under its fence, so a process that lost its lease changes nothing.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -347,13 +347,15 @@ def _stopped(ending: Ending, stop_reason: Reason | None) -> Ending:
     )
 
 
-def _claimable(connection: WriteConnection, ids: Sequence[ExecutionId]) -> dict[ExecutionId, Any]:
+def _claimable(
+    connection: WriteConnection, ids: Sequence[ExecutionId]
+) -> dict[ExecutionId, _Claimable]:
     """Read and lock those that may be claimed."""
     found = _CLAIMABLE.fetch(connection, id_parameters(ids))
     return {row[0]: _Claimable(*row) for row in found}
 
 
-def _claimed(waiting: WaitingRun, row: Any, claim: Claim) -> ClaimedRun:
+def _claimed(waiting: WaitingRun, row: _Claimable, claim: Claim) -> ClaimedRun:
     delivery = load_delivery(row.delivery)
     first_us = row.started_us if row.started_us is not None else to_us(claim.now)
     return ClaimedRun(
