@@ -63,7 +63,7 @@ class Gathered:
         self._text = sa.select(sa.func.json_group_array(sa.func.json_array(*columns)))
 
     def fetch(self, connection: Any, values: dict[str, object]) -> Sequence[Sequence[Any]]:
-        """Run it and tell its rows, in its order."""
+        """Run it and tell its rows, in any order."""
         found: Sequence[Sequence[Any]]
         if connection.dialect.name == "sqlite":
             found = json.loads(connection.execute(self._text, values).scalar_one())
