@@ -11,6 +11,7 @@ PostgreSQL: asyncpg for both, with a deadline for everything (``db/connection_wa
 import os
 import sqlite3
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,11 @@ _KEEPALIVE = {
     "tcp_keepalives_count": "3",
 }
 # A process that is stopped inside a transaction must not hold its locks: a new leader waits for
-# the term's row, and less long than the server lets a statement wait.
-_IDLE_IN_TRANSACTION = "3s"
+# the term's row, and less long than the server lets a statement wait. The server's own limit
+# begins where a message ends the exchange; asyncpg's preparing does not (leader.py sees to that).
+SILENT_IN_TRANSACTION = timedelta(seconds=3)
+# What the sessions of short transactions are called, in pg_stat_activity.
+POOLED_NAME = "myscheduler"
 # Each transaction may get another session: none has settings, and none keeps a statement by name.
 _SESSIONLESS: dict[str, Any] = {
     "statement_cache_size": 0,
@@ -210,7 +214,8 @@ def _open_asyncpg(
 
 def _server_limits(limits: ConnectionLimits) -> dict[str, str]:
     return {
-        "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION,
+        "application_name": POOLED_NAME,
+        "idle_in_transaction_session_timeout": f"{SILENT_IN_TRANSACTION.total_seconds():g}s",
         "statement_timeout": f"{limits.server:g}s",
     }
 

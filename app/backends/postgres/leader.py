@@ -16,6 +16,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.db.session import POOLED_NAME, SILENT_IN_TRANSACTION
 from app.db.unit_of_work import FAULTS, UnitOfWork, WriteConnection
 from app.domain.clock import Clock
 from app.domain.errors import StorageInUseError, UnavailableError
@@ -41,6 +42,15 @@ _SILENT = sa.text(
     " AND a.state_change < clock_timestamp() - make_interval(secs => :seconds)"
 )
 _END = sa.text("SELECT pg_terminate_backend(:pid)")
+# A client that is silent between preparing a statement and executing it holds its locks with no
+# limit of the server's: PostgreSQL calls such a session active, and interrupts no reading.
+_END_SILENT_WRITES = sa.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = :name AND datname = current_database()"
+    " AND state = 'active' AND wait_event IN ('ClientRead', 'ClientWrite')"
+    " AND backend_xid IS NOT NULL"
+    " AND state_change < clock_timestamp() - make_interval(secs => :seconds)"
+).bindparams(name=POOLED_NAME, seconds=SILENT_IN_TRANSACTION.total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,11 +216,17 @@ class PostgresLeader:
         log.info("leader.gained", term=self._term, holder_before=holder)
 
     async def _ping(self, connection: AsyncConnection) -> None:
-        """Prove that the lock is still ours; trust in it begins before the question."""
+        """Prove that the lock is still ours; trust in it begins before the question.
+
+        Then free what silent clients hold, before a term begins too: its row may be among it.
+        """
         asked = self._clock.monotonic()
         async with asyncio.timeout(self._options.ping_within.total_seconds()):
             if not await connection.scalar(_PING, {"key": LOCK_KEY}):
                 raise ConnectionResetError("the lock is no longer held")
+            ended = (await connection.execute(_END_SILENT_WRITES)).rowcount
+        if ended:
+            log.warning("leader.silent_writes_ended", sessions=ended)
         trust = self._options.silence_max - self._options.trust_margin
         self._trusted_until = asked + trust.total_seconds()
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -208,9 +208,23 @@ async def test_a_silent_leader_is_cut_off(url: str):
         assert two.leader.tenure.cut_offs == 1
 
 
+def _hold(_connection: WriteConnection) -> None:
+    """Leave an open transaction between two statements."""
+
+
+def _prepare(connection: WriteConnection) -> None:
+    """Leave an open transaction between preparing a statement and executing it."""
+    session = connection.connection.driver_connection
+    assert session is not None
+    await_only(session.prepare("UPDATE leadership SET term = term"))
+
+
 @pytest.mark.slow
-async def test_a_leader_that_stops_in_a_tick_is_replaced(url: str):
-    """A leader that was stopped between two statements of a tick keeps no other from leading."""
+@pytest.mark.parametrize("leave", [_hold, _prepare])
+async def test_a_leader_that_stops_in_a_tick_is_replaced(
+    url: str, leave: Callable[[WriteConnection], None]
+):
+    """A leader that was stopped amid a tick, or a statement of it, keeps no other from leading."""
     async with replica(url, "one") as one, replica(url, "two") as two:
         one.campaign()
         await one.leads()
@@ -221,6 +235,7 @@ async def test_a_leader_that_stops_in_a_tick_is_replaced(url: str):
 
         def tick(connection: WriteConnection) -> None:
             one.leader.guard(connection)
+            leave(connection)
             guarded.set()
             await_only(silent.wait())
 
