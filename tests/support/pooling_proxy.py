@@ -75,7 +75,11 @@ class PoolingProxy:
         asked = f"user\0postgres\0database\0{self._database}\0\0".encode()
         writer.write((len(asked) + 8).to_bytes(4) + _STARTUP.to_bytes(4) + asked)
         session = _Session(number, reader, writer)
-        self._greeting = b"".join([message.wire async for message in session.greet()])
+        try:
+            self._greeting = b"".join([message.wire async for message in session.greet()])
+        except BaseException:
+            await _end(writer)
+            raise
         return session
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,8 +125,7 @@ class PoolingProxy:
                     raise
                 self._free.put_nowait(session)
         finally:
-            asked.cancel()
-            await asyncio.wait([asked])
+            await _drop(asked)
 
 
 class _Session(NamedTuple):
@@ -143,21 +146,25 @@ class _Session(NamedTuple):
         Returns what the client says next, once it says it.
         """
         due, answered = 0, _soon(_read(self.reader))
-        while True:
-            await asyncio.wait([asked, answered], return_when=asyncio.FIRST_COMPLETED)
-            if asked.done():
-                message = asked.result()
-                # Sync and Query are answered by one "ready for more" each.
-                due += message.kind in {b"S", b"Q"}
-                self.writer.write(message.wire)
-                asked = _soon(_read(reader))
-            if answered.done():
-                message = answered.result()
-                writer.write(message.wire)
-                due -= message.kind == b"Z"
-                if message == (b"Z", _IDLE) and not due:
-                    return asked
-                answered = _soon(_read(self.reader))
+        try:
+            while True:
+                await asyncio.wait([asked, answered], return_when=asyncio.FIRST_COMPLETED)
+                if asked.done():
+                    message = asked.result()
+                    # Sync and Query are answered by one "ready for more" each.
+                    due += message.kind in {b"S", b"Q"}
+                    self.writer.write(message.wire)
+                    asked = _soon(_read(reader))
+                if answered.done():
+                    message = answered.result()
+                    writer.write(message.wire)
+                    due -= message.kind == b"Z"
+                    if message == (b"Z", _IDLE) and not due:
+                        return asked
+                    answered = _soon(_read(self.reader))
+        except BaseException:
+            await _drop(asked, answered)
+            raise
 
     async def greet(self) -> AsyncIterator[Message]:
         """Yield what the server says at first, until it is ready."""
@@ -169,6 +176,13 @@ class _Session(NamedTuple):
 
 def _soon(reading: Coroutine[Any, Any, Message]) -> asyncio.Task[Message]:
     return asyncio.get_running_loop().create_task(reading)
+
+
+async def _drop(*readings: asyncio.Task[Message]) -> None:
+    """Let go of what nobody waits for any more, and of what became of it."""
+    for reading in readings:
+        reading.cancel()
+    await asyncio.gather(*readings, return_exceptions=True)
 
 
 async def _end(writer: asyncio.StreamWriter) -> None:
