@@ -13,7 +13,7 @@ from typing import Protocol
 from benchmarks.database import Database, fresh_database
 from benchmarks.installed import Installed
 from benchmarks.load import creation, one_off, send_all
-from benchmarks.service import Service
+from benchmarks.service import DEFAULT_SETTINGS, Service
 from benchmarks.stores import DurablePostgres
 
 CLIENTS = 20
@@ -146,7 +146,11 @@ async def myscheduler_sqlite(ground: Ground) -> AsyncIterator[Contender]:
 
 @contextlib.asynccontextmanager
 async def myscheduler_postgres(ground: Ground, *, processes: int) -> AsyncIterator[Contender]:
-    """Start one or more processes of MyScheduler on a PostgreSQL database."""
+    """Start one or more processes of MyScheduler on a PostgreSQL database.
+
+    Each may call the target as often at once as one process does: limits per host hold over all.
+    """
+    slots = int(DEFAULT_SETTINGS["MYSCHEDULER_HOST_CONCURRENCY"]) * processes
     async with (
         fresh_database(ground.folder, ground.postgres.url) as url,
         contextlib.AsyncExitStack() as stack,
@@ -156,7 +160,8 @@ async def myscheduler_postgres(ground: Ground, *, processes: int) -> AsyncIterat
             folder = ground.folder / str(number)
             folder.mkdir()
             # One after the other: the first migrates and leads.
-            services.append(await stack.enter_async_context(Service(folder, url)))
+            service = Service(folder, url, settings={"MYSCHEDULER_HOST_CONCURRENCY": str(slots)})
+            services.append(await stack.enter_async_context(service))
         database = await stack.enter_async_context(reading(url))
         yield OverApi(services, database, rows=_OUR_ROWS, postgres=ground.postgres)
 

@@ -22,6 +22,7 @@ from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.execution import ClaimedRun, ExecutionStatus, Reason, WaitingRun
 from app.domain.ids import ExecutionId, JobId
 from app.engine.attempts import Attempts, Stop
+from app.engine.claiming import Claimed, claim_batch
 from app.engine.course import Course
 from app.engine.leases import LeaseOptions, Leases
 from app.engine.ports import Leader
@@ -30,12 +31,10 @@ from app.engine.recorder import Recorder
 from app.engine.tasks import Tasks
 from app.repositories import (
     doubt_repository,
-    host_repository,
-    job_repository,
     run_repository,
     unreadable_repository,
 )
-from app.repositories.host_repository import HostLimits, Refusal
+from app.repositories.host_repository import HostLimits
 from app.repositories.job_repository import BrokenJob
 from app.repositories.run_repository import Claim, Ending
 from app.repositories.unreadable_repository import UnreadableRun
@@ -117,15 +116,6 @@ class _UnderWay:
         log.error("attempt.overran", job_id=self.run.attempt.job_id)
         self.stop.overran = True
         self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Claimed:
-    """What a claim came to; a run that is in neither list is no longer to be had."""
-
-    runs: list[ClaimedRun]
-    refused: list[Refusal]
-    broken: list[BrokenJob]
 
 
 class Dispatcher:
@@ -395,14 +385,16 @@ class Dispatcher:
         self.course.go_on()
         self._looked_at = self._clock.monotonic()
 
-    def _sort_out(self, batch: list[WaitingRun], claimed: _Claimed) -> None:
+    def _sort_out(self, batch: list[WaitingRun], claimed: Claimed) -> None:
         """Put back what must wait for its host, and let go of what is not to be had."""
-        refused = {run.id for refusal in claimed.refused for run in refusal.runs}
+        refusals, now = claimed.admission.refused, self._clock.now()
+        refused = {run.id for refusal in refusals for run in refusal.runs}
         self._sending -= refused
         for host in {run.host for run in batch if run.id not in refused}:
             self._ready.granted(host)
-        for refusal in claimed.refused:
-            self._ready.put_back(refusal, self._clock.now())
+        for refusal in refusals:
+            self._ready.put_back(refusal, now)
+        self._ready.meet(claimed.admission.rivals, me=self._leader.owner, now=now)
         known = refused.union(run.attempt.execution_id for run in claimed.runs)
         gone = [run for run in batch if run.id not in known]
         # It was claimed elsewhere, or waits for a slot of its job that is taken there.
@@ -411,7 +403,7 @@ class Dispatcher:
 
     def _claim(
         self, connection: WriteConnection, batch: list[WaitingRun], under_way: Mapping[str, int]
-    ) -> _Claimed:
+    ) -> Claimed:
         """Commit the intent of a batch of attempts (runs in the writer's thread)."""
         claim = Claim(
             owner=self._leader.owner,
@@ -424,19 +416,9 @@ class Dispatcher:
             doubt_repository.withdraw_claims(
                 connection, self._doubtful, owner=claim.owner, fence=claim.fence
             )
-        limits = self._options.host_limits
-        admission = host_repository.admit(
-            connection, batch, owner=claim.owner, under_way=under_way, limits=limits
+        return claim_batch(
+            connection, batch, claim, under_way=under_way, limits=self._options.host_limits
         )
-        runs, unreadable = run_repository.claim_runs(connection, admission.admitted, claim)
-        host_repository.note_starts(connection, [run.waiting.host for run in runs], limits)
-        broken = unreadable_repository.end_unreadable(connection, unreadable, to_us(claim.now))
-        starts: dict[JobId, int] = {}
-        for run in runs:
-            if run.attempt.number == 1:
-                starts[run.attempt.job_id] = starts.get(run.attempt.job_id, 0) + 1
-        job_repository.count_starts(connection, starts)
-        return _Claimed(runs=runs, refused=admission.refused, broken=broken)
 
     def _unclaim(self, runs: Iterable[WaitingRun]) -> None:
         for run in runs:

@@ -1,7 +1,8 @@
 """Runs that wait for a slot, in memory: who goes next under the host and job limits.
 
 A pure data structure; the rows in the database stay the truth, and what does not fit here is read
-from there later. Hosts take turns; within a host the longest waiting goes first. A run whose job
+from there later. Hosts take turns; within a host the longest waiting goes first, by and large
+(``host_queue.py``). A run whose job
 has no free slot steps aside until one is released, so it blocks nobody behind it. A host that had
 its start for now rests until the next is allowed. What other processes on the database leave of a
 host's limits is known from their refusals (``host_shares.py``).
@@ -9,12 +10,13 @@ host's limits is known from their refusals (``host_shares.py``).
 
 import heapq
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from app.domain.execution import WaitingRun
 from app.domain.ids import ExecutionId, JobId
+from app.engine.host_queue import HostQueue, Rivals
 from app.engine.host_shares import HostShares
 from app.repositories.host_repository import Refusal, Why
 
@@ -34,6 +36,7 @@ class ReadyQueue:
         host_gap: timedelta = timedelta(0),
     ) -> None:
         self._shares = HostShares(host_slots)
+        self._rivals = Rivals()
         self._size_max = size_max
         self._job_size_max = job_size_max
         self._held: Counter[JobId] = Counter()
@@ -44,12 +47,12 @@ class ReadyQueue:
         self._later: list[tuple[datetime, int, WaitingRun]] = []
         self._arrivals = 0
         # Hosts with ready runs: those with a free slot in the order of their turns, and the others.
-        self._turns: OrderedDict[str, deque[WaitingRun]] = OrderedDict()
-        self._full: dict[str, deque[WaitingRun]] = {}
+        self._turns: OrderedDict[str, HostQueue] = OrderedDict()
+        self._full: dict[str, HostQueue] = {}
         self._aside: dict[JobId, deque[WaitingRun]] = {}
         # Hosts whose next start is not allowed yet, and when it is.
         self._pace = _HostPace(host_gap)
-        self._resting: dict[str, deque[WaitingRun]] = {}
+        self._resting: dict[str, HostQueue] = {}
         self._rest_ends: list[tuple[datetime, str]] = []
         self._busy_hosts: Counter[str] = Counter()
         self._busy_jobs: Counter[JobId] = Counter()
@@ -163,6 +166,14 @@ class ReadyQueue:
         """Note that a run of a host may start as far as other processes are concerned."""
         self._shares.grant(host)
 
+    def meet(self, rivals: Mapping[str, Collection[str]], *, me: str, now: datetime) -> None:
+        """Note which other processes have attempts under way, by host: each takes its share."""
+        for host, owners in rivals.items():
+            share = self._rivals.meet(host, owners, me=me, now=now)
+            queue = self._found(host)
+            if queue is not None:
+                queue.divide(share)
+
     def release_host(self, host: str) -> None:
         """Give back a host slot: the attempt's connection is done with."""
         _decrease(self._busy_hosts, host)
@@ -209,13 +220,13 @@ class ReadyQueue:
         self._later = [entry for entry in self._later if entry[1] not in gone]
         heapq.heapify(self._later)
         removed = [run for _, _, run in later]
-        queues = [*self._aside.values()]
-        for place in (self._turns, self._full, self._resting):
-            queues += [place[host]] if host in place else []
-        for queue in queues:
+        for aside in self._aside.values():
             # One stays, so that no queue is empty.
-            while len(queue) > 1 and len(removed) < count and queue[-1].host == host:
-                removed.append(queue.pop())
+            while len(aside) > 1 and len(removed) < count and aside[-1].host == host:
+                removed.append(aside.pop())
+        queue = self._found(host)
+        while queue is not None and len(queue) > 1 and len(removed) < count:
+            removed.append(queue.pop())
         return removed
 
     def _promote(self, now: datetime) -> None:
@@ -230,18 +241,20 @@ class ReadyQueue:
             if not self._place_again(host):
                 self._shares.forget(host)
 
-    def _queue_of(self, host: str) -> deque[WaitingRun]:
-        queue = self._turns.get(host)
+    def _queue_of(self, host: str) -> HostQueue:
+        queue = self._found(host)
         if queue is None:
-            queue = self._full.get(host)
-        if queue is None:
-            queue = self._resting.get(host)
-        if queue is None:
-            queue = deque()
+            queue = HostQueue(self._rivals.share(host))
             self._place(host, queue)
         return queue
 
-    def _place(self, host: str, queue: deque[WaitingRun]) -> None:
+    def _found(self, host: str) -> HostQueue | None:
+        queue = self._turns.get(host)
+        if queue is None:
+            queue = self._full.get(host)
+        return self._resting.get(host) if queue is None else queue
+
+    def _place(self, host: str, queue: HostQueue) -> None:
         """Put a host at the end of the turns, or aside while all its slots are taken."""
         if self._busy_hosts[host] >= self._shares.slots(host):
             self._full[host] = queue
@@ -257,7 +270,7 @@ class ReadyQueue:
                 return True
         return False
 
-    def _next_of(self, queue: deque[WaitingRun]) -> WaitingRun | None:
+    def _next_of(self, queue: HostQueue) -> WaitingRun | None:
         """Take a host's first run whose job has a free slot; the others step aside."""
         while queue:
             run = queue.popleft()

@@ -1,9 +1,11 @@
 """SQL that holds the limits per host over all processes: attempts at once, and starts a second.
 
 Where one process works (SQLite) it counts in memory, and nothing is asked here. Among replicas a
-claim first takes an advisory lock for each host it wants, until its commit. It tries only: a host
-that another claim has at this moment is refused, so no claim waits for another here, none can wait
-in a circle, and a process that hangs in a claim holds up its own hosts alone.
+claim first takes an advisory lock for each host it wants, until its commit. A host that another
+claim has at this moment is refused, so a process that hangs in a claim holds up its own hosts
+alone. A claim that gets none of its hosts waits a moment for the first of them, in the database's
+queue: a herd on one host is claimed by turns, which repeated tries would meet by chance only. No
+claim waits while it has a lock, so none can wait in a circle.
 
 Under the lock the attempts of the *other* processes are counted, by the rows that hold a slot of
 the host. A row holds it from the claim until its outcome is recorded or, if its process is gone,
@@ -11,14 +13,15 @@ until it is rescued at the end of its lease: the target may be busy with it unti
 counts its own attempts itself, and knows of their ends sooner.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 
 from app.db.unit_of_work import WriteConnection
 from app.domain.execution import WaitingRun
@@ -44,8 +47,20 @@ _LOCK = sa.select(_HOSTS["host"], *_PLAIN_SCANS).where(
         sa.literal_column(str(_LOCK_SPACE)), sa.func.hashtext(_HOSTS["host"])
     )
 )
+# How long a claim waits for its first host: a few claims, not one that hangs.
+_PATIENCE = "50ms"
+_WAIT = sa.select(
+    sa.func.set_config("lock_timeout", sa.bindparam("patience"), sa.true()),
+    sa.func.pg_advisory_xact_lock(
+        sa.literal_column(str(_LOCK_SPACE)), sa.func.hashtext(sa.bindparam("host"))
+    ),
+)
+_WAIT_AS_BEFORE = sa.select(sa.func.set_config("lock_timeout", "0", sa.true()))
+_LOCK_NOT_AVAILABLE = "55P03"
 _OTHERS = (
-    sa.select(executions.c.slot_host, sa.func.count())
+    sa.select(
+        executions.c.slot_host, sa.func.count(), sa.func.array_agg(sa.distinct(executions.c.owner))
+    )
     .where(
         _HOSTS.holds(executions.c.slot_host, "host"),
         executions.c.slot_host.is_not(None),
@@ -97,10 +112,24 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Which runs may be claimed in this transaction, in their order, and which may not."""
+    """Which runs may be claimed in this transaction, in their order, and which may not.
+
+    ``rivals`` are the other processes with attempts under way, by each host that was looked at.
+    """
 
     admitted: Sequence[WaitingRun]
     refused: list[Refusal] = field(default_factory=list)
+    rivals: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+
+class _Others(NamedTuple):
+    """How many slots of a host other processes hold, and which ones do."""
+
+    busy: int
+    owners: Collection[str]
+
+
+_NOBODY = _Others(0, ())
 
 
 def admit(
@@ -123,7 +152,7 @@ def admit(
     for run in waiting:
         by_host.setdefault(run.host, []).append(run)
     hosts = _lock(connection, list(by_host)[:HOSTS_MAX])
-    others = _count_others(connection, hosts, owner) if hosts else Counter()
+    others = _others(connection, hosts, owner) if hosts else {}
     waits = _waits(connection, hosts) if hosts and limits.gap else {}
     admitted: list[WaitingRun] = []
     refused: list[Refusal] = []
@@ -136,11 +165,12 @@ def admit(
         if timedelta(0) < wait <= limits.gap:
             refused.append(Refusal(host=host, why=Why.PACED, runs=runs, wait=wait))
             continue
-        free = max(limits.slots - others[host] - under_way.get(host, 0), 0)
+        busy = others[host].busy + under_way.get(host, 0)
+        free = max(limits.slots - busy, 0)
         admitted += runs[:free]
         if runs[free:]:
             refused.append(Refusal(host=host, why=Why.FULL, runs=runs[free:]))
-    return Admission(admitted, refused)
+    return Admission(admitted, refused, {host: found.owners for host, found in others.items()})
 
 
 def slot_of(connection: WriteConnection, run: WaitingRun) -> str | None:
@@ -158,14 +188,30 @@ def note_starts(connection: WriteConnection, hosts: Iterable[str], limits: HostL
 
 
 def _lock(connection: WriteConnection, hosts: Sequence[str]) -> set[str]:
-    """Take the locks that nobody has; tell of which hosts."""
-    return set(connection.execute(_LOCK, parameters([(host,) for host in hosts])).scalars())
+    """Take the locks that nobody has, or wait for the first; tell of which hosts."""
+    rows = [(host,) for host in hosts]
+    free = set(connection.execute(_LOCK, parameters(rows)).scalars())
+    return free or {host for host in hosts[:1] if _wait_for(connection, host)}
 
 
-def _count_others(connection: WriteConnection, hosts: Iterable[str], owner: str) -> Counter[str]:
-    """Count the slots that other processes hold: a statement of its own, for a snapshot of now."""
-    found = connection.execute(_OTHERS, parameters([(host,) for host in hosts], me=owner))
-    return Counter({host: count for host, count in found})  # noqa: C416 - rows are no pairs to mypy
+def _wait_for(connection: WriteConnection, host: str) -> bool:
+    """Wait for another claim to let go of a host; False: it did not in time."""
+    try:
+        with connection.begin_nested():
+            connection.execute(_WAIT, {"host": host, "patience": _PATIENCE})
+            connection.execute(_WAIT_AS_BEFORE)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        return False
+    return True
+
+
+def _others(connection: WriteConnection, hosts: Iterable[str], owner: str) -> dict[str, _Others]:
+    """Look who else holds slots of hosts: a statement of its own, for a snapshot of now."""
+    rows = connection.execute(_OTHERS, parameters([(host,) for host in hosts], me=owner))
+    found = {host: _Others(busy, owners) for host, busy, owners in rows}
+    return {host: found.get(host, _NOBODY) for host in hosts}
 
 
 def _waits(connection: WriteConnection, hosts: Iterable[str]) -> dict[str, timedelta]:

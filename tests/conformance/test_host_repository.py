@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from app.db.unit_of_work import WriteConnection
 from app.domain.execution import ClaimedRun, ExecutionStatus, WaitingRun
@@ -22,6 +23,7 @@ from tests.conformance.builders import (
     record,
 )
 from tests.support.databases import Database, DatabaseKind
+from tests.support.service import eventually
 
 AMONG_REPLICAS = pytest.mark.only_on(
     DatabaseKind.POSTGRES, because="with SQLite there is no other process"
@@ -150,6 +152,61 @@ async def test_a_claim_under_way_is_not_waited_for(postgres: Database):
     assert [run.waiting for run in claimed] == others
     assert told(admission) == [(HOST, Why.CONTENDED, 1)]
     assert len((await postgres.write(claim, runs[1:]))[0]) == 1
+
+
+@AMONG_REPLICAS
+async def test_a_claim_of_one_host_waits_for_its_turn(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever gets no host at all waits until the first is free, and sees what was claimed there.
+
+    What it claims then keeps no limit on waiting for locks.
+    """
+    monkeypatch.setattr(host_repository, "_PATIENCE", "30s")
+    runs = await add_waiting(postgres, 4)
+    shown: list[object] = []
+
+    def claim_and_ask(connection: WriteConnection) -> tuple[list[ClaimedRun], Admission]:
+        found = claim(connection, runs[2:])
+        shown.append(connection.scalar(sa.text("SHOW lock_timeout")))
+        return found
+
+    async with asyncio.TaskGroup() as group, held_open(postgres, runs[:2]):
+        waits = group.create_task(postgres.write(claim_and_ask))
+        await eventually(lambda: _waits_for_a_host(postgres))
+    claimed, admission = waits.result()
+    assert [run.waiting for run in claimed] == runs[2:3]
+    assert told(admission) == [(HOST, Why.FULL, 1)]
+    assert shown == ["0"]
+
+
+async def _waits_for_a_host(postgres: Database) -> bool:
+    return bool(
+        await postgres.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    )
+
+
+@AMONG_REPLICAS
+async def test_a_claim_that_hangs_is_not_waited_for_for_long(postgres: Database):
+    """After a moment its host counts as contended, and the transaction goes on."""
+    runs = await add_waiting(postgres, 2)
+    async with held_open(postgres, runs[:1]):
+        async with asyncio.timeout(2):
+            claimed, admission = await postgres.write(claim, runs[1:])
+    assert (claimed, told(admission)) == ([], [(HOST, Why.CONTENDED, 1)])
+
+
+@AMONG_REPLICAS
+async def test_rivals_are_who_has_attempts_under_way(postgres: Database):
+    """By host, without the asker; a host where nobody has any is named too."""
+    runs, others = await add_waiting(postgres, 3), await add_waiting(postgres, 1, host="calm:80")
+    await postgres.write(claim, runs[:1], owner=THERE)
+    await postgres.write(claim, runs[1:2])
+    _, admission = await postgres.write(claim, [*runs[2:], *others])
+    assert {host: list(owners) for host, owners in admission.rivals.items()} == {
+        HOST: [THERE],
+        "calm:80": [],
+    }
 
 
 @AMONG_REPLICAS

@@ -299,6 +299,27 @@ def test_a_refusal_uses_up_no_start():
     assert ids(queue.take(10, NOON + MS * 5)) == ["exe_2"]
 
 
+def test_a_rival_at_a_host_is_left_its_share():
+    """Two processes that hold the same runs of a host, and know of each other, take different ones.
+
+    Also of what comes later, and when all that was there is gone.
+    """
+    processes = {"a": make_queue(host_slots=100), "b": make_queue(host_slots=100)}
+    for first in (0, 20):
+        taken = []
+        for me, other in (("a", "b"), ("b", "a")):
+            queue = processes[me]
+            queue.add([waiting(number) for number in range(first, first + 20)])
+            queue.take(0, NOON)  # they are ready now
+            if first == 0:
+                queue.meet({"a:80": [other]}, me=me, now=NOON)
+            taken += ids(queue.take(5, NOON))
+        assert len(set(taken)) == 10
+        for queue in processes.values():
+            while queue.take(10, NOON):
+                pass
+
+
 def test_refusals_leave_nothing_behind():
     """Of a host whose runs are over there is no trace, also after refusals."""
     queue = make_queue()
