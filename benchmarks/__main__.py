@@ -18,6 +18,7 @@ from benchmarks import (
     lone,
     overload,
     parts,
+    replicas,
     retries,
     scale,
     slow_disk,
@@ -48,6 +49,7 @@ for name, scenario in {
     "hostile": hostile,
     "soak": soak,
     "parts": parts,
+    "replicas": replicas,
 }.items():
     run.command(name)(scenario.command)
 app.command("compare")(compare.command)

@@ -153,7 +153,7 @@ class Dispatcher:
         # Claimed, or not, in a commit that was not confirmed; nothing of them was sent.
         self._doubtful: set[ExecutionId] = set()
         self._overflowed = False
-        self._read_again = self._asked = False
+        self._read_again = self._asked = self._misled = False
         self._swept_at = self._looked_at = clock.monotonic()
         self._claiming = True
         self.course = Course()
@@ -291,6 +291,8 @@ class Dispatcher:
         pause = self._options.refill_every if plenty else self._options.look_every
         if self._asked and self._rested(pause):
             return True
+        if self._misled and self._rested(self._options.look_every):
+            return True
         if not plenty and self._rested(self._options.poll_every):
             return True
         room = len(self._ready) < self._options.ready_max // 2
@@ -300,11 +302,21 @@ class Dispatcher:
         return self._clock.monotonic() - self._swept_at >= pause.total_seconds()
 
     async def _sweep(self) -> None:
-        """Take in what waits in the database; runs whose job cannot be read are ended."""
-        self._read_again = self._asked = False
+        """Take in what waits in the database, and let go of what does not wait there any more.
+
+        Runs whose job cannot be read are ended.
+        """
+        self._read_again = self._asked = self._misled = False
         self._swept_at = self._clock.monotonic()
+        held = self._ready.known
         found, unreadable = await self._read_waiting()
-        self._overflowed = len(found) >= self._options.ready_max or self._ready.is_crowded
+        # What was claimed in doubt may look claimed there; the next claim withdraws that.
+        self._ready.forget(held.difference((run.id for run in found), self._doubtful))
+        most = max(Counter(run.job_id for run in found).values(), default=0)
+        self._overflowed = (
+            len(found) + len(unreadable) >= self._options.ready_max
+            or most >= self._options.ready_max_per_job
+        )
         fresh = [run for run in found if run.id not in self.leases]
         # Of those ready since the same instant each replica begins elsewhere: in one order they
         # would all claim the same ones, and all but one in vain.
@@ -399,6 +411,7 @@ class Dispatcher:
         gone = [run for run in batch if run.id not in known]
         # It was claimed elsewhere, or waits for a slot of its job that is taken there.
         self._overflowed |= bool(gone)
+        self._misled |= 2 * len(gone) > len(batch)
         self._unclaim(gone)
 
     def _claim(

@@ -2,11 +2,13 @@
 
 Processes that take runs of one host hold the same ones in memory. If each took the longest waiting
 first, all would claim the same runs, and all but one in vain. So each has a share by the runs' ids
-and takes that first, and the others' only when nothing of its own is left, or once they are late.
+and takes that first, and the others' only when nothing of its own is left, or once they are late:
+due more than a second before its own next one, so that nothing waits for what is due much later.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zlib import crc32
@@ -54,8 +56,8 @@ class HostQueue:
         self._next.append(run)
 
     def appendleft(self, run: WaitingRun) -> None:
-        """Put back a run that was first."""
-        self._next.appendleft(run)
+        """Put back a run that was first: of its share it is so again."""
+        (self._next if self._share.holds(run.id) else self._others).appendleft(run)
 
     def popleft(self) -> WaitingRun:
         """Take the run whose turn it is; IndexError if there is none."""
@@ -76,6 +78,11 @@ class HostQueue:
             self._share = share
             self._next.extendleft(reversed(self._others))
             self._others.clear()
+
+    def forget(self, gone: AbstractSet[ExecutionId]) -> None:
+        """Let go of runs that are not to be had any more."""
+        self._next = deque(run for run in self._next if run.id not in gone)
+        self._others = deque(run for run in self._others if run.id not in gone)
 
     def _is_late(self, run: WaitingRun) -> bool:
         """Tell whether the first of others' shares has waited long enough to go before a run."""

@@ -11,6 +11,7 @@ host's limits is known from their refusals (``host_shares.py``).
 import heapq
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -43,7 +44,7 @@ class ReadyQueue:
         self._held_of: Counter[str] = Counter()
         # A host that holds most, or did when it last got one more.
         self._crowd = ""
-        self._known: set[ExecutionId] = set()
+        self._known: dict[ExecutionId, WaitingRun] = {}
         self._later: list[tuple[datetime, int, WaitingRun]] = []
         self._arrivals = 0
         # Hosts with ready runs: those with a free slot in the order of their turns, and the others.
@@ -62,14 +63,14 @@ class ReadyQueue:
         return len(self._known)
 
     @property
+    def known(self) -> frozenset[ExecutionId]:
+        """Tell which runs are held."""
+        return frozenset(self._known)
+
+    @property
     def has_room(self) -> bool:
         """Tell whether another run fits."""
         return len(self._known) < self._size_max
-
-    @property
-    def is_crowded(self) -> bool:
-        """Tell whether some job fills its share, so that more of it may wait elsewhere."""
-        return any(count >= self._job_size_max for count in self._held.values())
 
     def add(self, runs: Iterable[WaitingRun]) -> bool:
         """Hold runs that are not held yet; False if some did not fit and must be read again."""
@@ -87,6 +88,25 @@ class ReadyQueue:
             self._arrivals += 1
             heapq.heappush(self._later, (run.next_attempt_at, self._arrivals, run))
         return all_fit
+
+    def forget(self, gone: AbstractSet[ExecutionId]) -> None:
+        """Let go of runs that do not wait any more: others claimed them, or they were ended."""
+        gone = self._known.keys() & gone
+        for run_id in gone:
+            self._let_go(self._known[run_id])
+        self._later = [entry for entry in self._later if entry[2].id not in gone]
+        heapq.heapify(self._later)
+        for place in (self._turns, self._full, self._resting):
+            for host, queue in list(place.items()):
+                queue.forget(gone)
+                if not queue:
+                    del place[host]
+        for job_id, aside in list(self._aside.items()):
+            left = deque(run for run in aside if run.id not in gone)
+            if left:
+                self._aside[job_id] = left
+            else:
+                del self._aside[job_id]
 
     def drop_later(self) -> None:
         """Let go of the runs that are not ready yet, and of hosts' rests; the clock has changed."""
@@ -192,14 +212,14 @@ class ReadyQueue:
             self._queue_of(run.host).appendleft(run)
 
     def _hold(self, run: WaitingRun) -> None:
-        self._known.add(run.id)
+        self._known[run.id] = run
         self._held[run.job_id] += 1
         self._held_of[run.host] += 1
         if self._held_of[run.host] > self._held_of[self._crowd]:
             self._crowd = run.host
 
     def _let_go(self, run: WaitingRun) -> None:
-        self._known.discard(run.id)
+        self._known.pop(run.id, None)
         _decrease(self._held, run.job_id)
         _decrease(self._held_of, run.host)
 

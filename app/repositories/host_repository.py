@@ -5,7 +5,7 @@ claim first takes an advisory lock for each host it wants, until its commit. A h
 claim has at this moment is refused, so a process that hangs in a claim holds up its own hosts
 alone. A claim that gets none of its hosts waits a moment for the first of them, in the database's
 queue: a herd on one host is claimed by turns, which repeated tries would meet by chance only. No
-claim waits while it has a lock, so none can wait in a circle.
+claim waits for a host while it has another, and none for long.
 
 Under the lock the attempts of the *other* processes are counted, by the rows that hold a slot of
 the host. A row holds it from the claim until its outcome is recorded or, if its process is gone,
@@ -189,9 +189,12 @@ def note_starts(connection: WriteConnection, hosts: Iterable[str], limits: HostL
 
 def _lock(connection: WriteConnection, hosts: Sequence[str]) -> set[str]:
     """Take the locks that nobody has, or wait for the first; tell of which hosts."""
-    rows = [(host,) for host in hosts]
-    free = set(connection.execute(_LOCK, parameters(rows)).scalars())
-    return free or {host for host in hosts[:1] if _wait_for(connection, host)}
+    rows = parameters([(host,) for host in hosts])
+    free = set(connection.execute(_LOCK, rows).scalars())
+    if not free and hosts and _wait_for(connection, hosts[0]):
+        # The others may have become free with it.
+        free = set(connection.execute(_LOCK, rows).scalars())
+    return free
 
 
 def _wait_for(connection: WriteConnection, host: str) -> bool:

@@ -160,24 +160,27 @@ async def test_a_claim_of_one_host_waits_for_its_turn(
 ):
     """Whoever gets no host at all waits until the first is free, and sees what was claimed there.
 
-    What it claims then keeps no limit on waiting for locks.
+    Then it has the others too that are free by then, and goes on as if it had not waited.
     """
     monkeypatch.setattr(host_repository, "_PATIENCE", "30s")
-    runs = await add_waiting(postgres, 4)
+    runs, others = await add_waiting(postgres, 4), await add_waiting(postgres, 3, host="other:80")
     shown: list[object] = []
 
     def claim_and_ask(connection: WriteConnection) -> tuple[list[ClaimedRun], Admission]:
-        found = claim(connection, runs[2:])
-        shown.append(connection.scalar(sa.text("SHOW lock_timeout")))
+        found = claim(connection, [*runs[2:], *others[2:]])
+        shown.extend(
+            connection.scalar(sa.text(f"SHOW {name}"))
+            for name in ("lock_timeout", "enable_bitmapscan")
+        )
         return found
 
-    async with asyncio.TaskGroup() as group, held_open(postgres, runs[:2]):
+    async with asyncio.TaskGroup() as group, held_open(postgres, [*runs[:2], *others[:2]]):
         waits = group.create_task(postgres.write(claim_and_ask))
         await eventually(lambda: _waits_for_a_host(postgres))
     claimed, admission = waits.result()
-    assert [run.waiting for run in claimed] == runs[2:3]
+    assert [run.waiting for run in claimed] == [runs[2], others[2]]
     assert told(admission) == [(HOST, Why.FULL, 1)]
-    assert shown == ["0"]
+    assert shown == ["0", "off"]
 
 
 async def _waits_for_a_host(postgres: Database) -> bool:

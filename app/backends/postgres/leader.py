@@ -45,11 +45,14 @@ _END = sa.text("SELECT pg_terminate_backend(:pid)")
 # A client that is silent between preparing a statement and executing it holds its locks with no
 # limit of the server's: PostgreSQL calls such a session active, and interrupts no reading.
 _END_SILENT_WRITES = sa.text(
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS a"
     " WHERE application_name = :name AND datname = current_database()"
     " AND state = 'active' AND wait_event IN ('ClientRead', 'ClientWrite')"
-    " AND backend_xid IS NOT NULL"
+    " AND (backend_xid IS NOT NULL OR EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid"
+    " AND l.locktype = 'advisory' AND l.granted))"
     " AND state_change < clock_timestamp() - make_interval(secs => :seconds)"
+    # Who may see a session may not always end it, and being refused is an error.
+    " AND pg_has_role(usesysid, 'MEMBER')"
 ).bindparams(name=POOLED_NAME, seconds=SILENT_IN_TRANSACTION.total_seconds())
 
 
@@ -218,7 +221,8 @@ class PostgresLeader:
     async def _ping(self, connection: AsyncConnection) -> None:
         """Prove that the lock is still ours; trust in it begins before the question.
 
-        Then free what silent clients hold, before a term begins too: its row may be among it.
+        Then free what silent clients hold (rows, and hosts to claim for), before a term begins too:
+        its row may be among it.
         """
         asked = self._clock.monotonic()
         async with asyncio.timeout(self._options.ping_within.total_seconds()):

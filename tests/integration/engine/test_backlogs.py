@@ -7,7 +7,7 @@ import pytest
 import app.main.stations as stations_module
 from app.db.unit_of_work import WriteConnection
 from app.domain.clock import to_us
-from app.domain.execution import Attempt, Outcome
+from app.domain.execution import Attempt, Outcome, Reason
 from app.domain.ids import JobId
 from app.domain.job import HttpTarget
 from app.engine.dispatcher import DispatcherOptions
@@ -17,6 +17,7 @@ from tests.integration.engine.test_pipeline import EVERY_HOUR, SECOND, create, e
 from tests.support.builders import make_delivery
 from tests.support.homes import Home
 from tests.support.pipeline import OK, Pipeline, ScriptedRunner, open_pipeline
+from tests.support.service import eventually
 
 CROWD = [f"crowd-{number}" for number in range(40)]
 
@@ -59,6 +60,29 @@ async def test_a_hosts_backlog_in_memory_keeps_no_other_out(home: Home):
         runner.gate.set()
         for job_id in CROWD:
             await ended(pipeline, job_id)
+
+
+async def test_what_does_not_wait_any_more_leaves_the_memory(home: Home):
+    """A run that was ended elsewhere is let go of at the next look; what still waits is kept."""
+    runner = HeldRunner()
+    async with open_pipeline(home, runner=runner) as pipeline:
+        dispatcher = pipeline.stations.dispatcher
+        await create_all(pipeline)
+        for job_id in CROWD[:3]:
+            await pipeline.jobs.trigger(JobId(job_id))
+        await eventually(lambda: len(dispatcher._ready) == 2)
+        waiting = dispatcher._ready.known
+        gone, kept = sorted(waiting)
+
+        def cancel(connection: WriteConnection) -> None:
+            execution_repository.cancel_one(
+                connection, gone, reason=Reason.USER, now_us=to_us(now())
+            )
+
+        await pipeline.unit_of_work.write(cancel)
+        await eventually(lambda: dispatcher._ready.known == {kept})
+        runner.gate.set()
+        await eventually(lambda: len(runner.attempts) == 2)
 
 
 async def test_a_hosts_backlog_in_the_rows_hides_no_other(home: Home):

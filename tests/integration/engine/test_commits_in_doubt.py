@@ -20,6 +20,7 @@ from tests.integration.engine.test_pipeline import EVERY_HOUR, create, ended
 from tests.support.builders import make_delivery
 from tests.support.homes import Home
 from tests.support.pipeline import OK, Pipeline, ScriptedRunner, open_pipeline
+from tests.support.service import eventually
 
 T = TypeVar("T")
 
@@ -86,6 +87,20 @@ async def test_a_run_in_doubt_is_sent_once(home: Home, place: str, *, stores: bo
     assert execution.finished_at - due < SOON
     assert len(pipeline.runner.attempts) == 1
     assert told(pipeline) == [ExecutionStatus.COMPLETED]
+
+
+async def test_a_claim_in_doubt_outlives_a_look(home: Home):
+    """Who looks at what waits before the next claim finds the run claimed, and forgets it not."""
+    async with open_pipeline(home) as pipeline:
+        writer = leave_unanswered(pipeline, CLAIM, stores=True)
+        due = SystemClock().now() + timedelta(seconds=0.3)
+        await create(pipeline, "job", DateRule(run_at=due))
+        await eventually(lambda: writer.was_met)
+        pipeline.stations.dispatcher.read_again()
+        (execution,) = await ended(pipeline, "job")
+    assert (execution.status, execution.attempts) == (ExecutionStatus.COMPLETED, 1)
+    assert execution.finished_at is not None
+    assert execution.finished_at - due < SOON
 
 
 @pytest.mark.parametrize("stores", [True, False])

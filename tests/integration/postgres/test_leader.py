@@ -220,6 +220,35 @@ def _prepare(connection: WriteConnection) -> None:
 
 
 @pytest.mark.slow
+async def test_a_host_that_a_silent_claim_holds_is_freed(url: str):
+    """A claim that stopped before it wrote anything holds hosts: its session is ended too."""
+    async with replica(url, "one") as one, replica(url, "two") as two:
+        silent, claimed = asyncio.Event(), asyncio.Event()
+
+        def hold_host(connection: WriteConnection) -> None:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(17)"))
+            _prepare(connection)
+            claimed.set()
+            await_only(silent.wait())
+
+        claiming = one.tasks.spawn(one.unit_of_work.write(hold_host), name="claim")
+        await claimed.wait()
+        two.campaign()
+
+        async def is_free() -> bool:
+            return not await rows(two, "SELECT 1 FROM pg_locks WHERE objid = 17")
+
+        try:
+            # After ten seconds a process that is not stopped itself gives up its transaction.
+            await eventually(is_free, seconds=9)
+        finally:
+            silent.set()
+            await asyncio.wait([claiming])
+        with pytest.raises(StorageUnavailableError):
+            claiming.result()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [_hold, _prepare])
 async def test_a_leader_that_stops_in_a_tick_is_replaced(
     url: str, leave: Callable[[WriteConnection], None]

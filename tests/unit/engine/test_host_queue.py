@@ -88,12 +88,27 @@ def test_another_share_begins_with_what_was_passed_over():
 
 
 def test_what_is_put_back_is_first_again():
-    """A run that could not start goes before the rest of its share."""
-    mine, _ = HALVES
-    runs = of_share(mine, 3)
-    queue = filled(mine, runs)
+    """A run that could not start goes before the rest of its share, whosever that is."""
+    mine, yours = HALVES
+    for share in HALVES:
+        runs = of_share(share, 3)
+        queue = filled(mine, runs)
+        queue.appendleft(queue.popleft())
+        assert drained(queue) == runs
+    late, own = of_share(yours, 2), of_share(mine, 3, after=2)
+    queue = filled(mine, [*late, *own])
     queue.appendleft(queue.popleft())
-    assert drained(queue) == runs
+    assert drained(queue) == [*late, *own]
+
+
+def test_what_is_forgotten_is_gone_from_both_parts():
+    """The rest keeps its order."""
+    mine, yours = HALVES
+    own, other = of_share(mine, 4), of_share(yours, 3)
+    queue = filled(mine, [*other, *own])
+    assert queue.popleft() == own[0]
+    queue.forget({own[2].id, other[1].id})
+    assert drained(queue) == [own[1], own[3], other[0], other[2]]
 
 
 def test_the_last_to_go_are_given_up_first():

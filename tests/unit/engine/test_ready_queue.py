@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from app.domain.ids import JobId
+from app.domain.ids import ExecutionId, JobId
 from app.engine.ready_queue import ReadyQueue
 from app.repositories.host_repository import Refusal, Why
 from tests.support.builders import NOON, make_waiting
@@ -131,7 +131,6 @@ def test_one_job_cannot_fill_the_queue():
     """A job's backlog takes its share and no more; the others' runs fit beside it."""
     queue = make_queue()
     assert queue.add([waiting(n, job="hog") for n in range(5)])
-    assert queue.is_crowded
     assert not queue.add([waiting(5, job="hog"), waiting(6)])
     assert len(queue) == 6
     assert ids(queue.take(10, NOON)) == ["exe_0", "exe_6"]
@@ -318,6 +317,32 @@ def test_a_rival_at_a_host_is_left_its_share():
         for queue in processes.values():
             while queue.take(10, NOON):
                 pass
+
+
+def test_what_does_not_wait_any_more_is_let_go():
+    """Wherever it is held: in its turn, behind a full host, at rest, aside, not ready yet."""
+    queue = make_queue(host_slots=1, host_gap=SECOND)
+    queue.add([
+        waiting(1, host="full:80"), waiting(2, host="full:80"), waiting(3, host="full:80"),
+        waiting(4, host="late:80", after=60), waiting(5, host="later:80", after=60),
+        waiting(6, host="job:80", job="one"), waiting(7, host="aside:80", job="one"),
+        waiting(8, host="turn:80"), waiting(9, host="turn:80"),
+    ])  # fmt: skip
+    taken = ids(queue.take(3, NOON))
+    assert taken == ["exe_1", "exe_6", "exe_8"]
+    assert queue.take(1, NOON) == []
+    queue.forget({ExecutionId(f"exe_{number}") for number in (1, 2, 5, 7, 9)})
+    assert queue.known == {"exe_3", "exe_4"}
+    for host in ("full:80", "job:80", "turn:80"):
+        queue.release_host(host)
+    queue.release_job(JobId("one"))
+    assert ids(queue.take(10, NOON + 60 * SECOND)) == ["exe_3", "exe_4"]
+    # What is let go of may come again, and counts for its job no more.
+    again = [waiting(n, job="one") for n in range(10, 15)]
+    assert queue.add(again)
+    queue.take(0, NOON)
+    queue.forget({run.id for run in again})
+    assert not queue.may_start(NOON)
 
 
 def test_refusals_leave_nothing_behind():
