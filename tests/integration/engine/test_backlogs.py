@@ -85,6 +85,32 @@ async def test_what_does_not_wait_any_more_leaves_the_memory(home: Home):
         await eventually(lambda: len(runner.attempts) == 2)
 
 
+async def test_a_claim_in_vain_asks_what_there_is(home: Home, monkeypatch: pytest.MonkeyPatch):
+    """Who finds that others had most of what it took looks at once for what still waits."""
+    minute = 60 * SECOND
+    options = DispatcherOptions(host_concurrency=1, refill_every=minute, sweep_every=minute / 2)
+    monkeypatch.setattr(stations_module, "_dispatcher_options", lambda _: options)
+    runner = HeldRunner()
+    async with open_pipeline(home, runner=runner) as pipeline:
+        await create_all(pipeline)
+        for job_id in CROWD[:2]:
+            await pipeline.jobs.trigger(JobId(job_id))
+        await eventually(lambda: len(pipeline.stations.dispatcher._ready) == 1)
+        (gone,) = pipeline.stations.dispatcher._ready.known
+        moment = now()
+        unknown = make_row(job_id=CROWD[2], scheduled_for=moment, next_attempt_at=moment)
+
+        def change(connection: WriteConnection) -> None:
+            execution_repository.cancel_one(
+                connection, gone, reason=Reason.USER, now_us=to_us(moment)
+            )
+            execution_repository.insert_executions(connection, [unknown], now_us=to_us(moment))
+
+        await pipeline.unit_of_work.write(change)
+        runner.gate.set()
+        await ended(pipeline, CROWD[2])
+
+
 async def test_a_hosts_backlog_in_the_rows_hides_no_other(home: Home):
     """A run that waits behind more runs to one host than one look gives is found all the same."""
     runner = HeldRunner()
