@@ -11,12 +11,11 @@ and costs 0.25 ms; a function run whole in the writer's thread costs a tenth, se
 """
 
 import asyncio
-import contextlib
 import copy
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, NewType, Protocol, TypeVar
@@ -29,9 +28,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db.damage import Damage, is_damage
+from app.db.gate import Gate, stopping
+from app.db.gathering import Gathering
 from app.domain.errors import (
     SchedulerError,
-    ShuttingDownError,
     StorageDamagedError,
     StorageUnansweredError,
     StorageUnavailableError,
@@ -61,9 +61,9 @@ FAULTS = (SQLAlchemyError, OSError, InternalClientError)
 class Together(Generic[Item, T]):
     """One caller's part of a function that does for many at once what it does for one.
 
-    ``function`` takes items and returns a result for each. Of those that wait for SQLite's writer
-    the same function is called once; if that raises, once for each, so that one caller's fault is
-    not another's.
+    ``function`` takes items and returns a result for each. For those that wait for SQLite's writer,
+    or for a transaction of PostgreSQL's, it is called once; if that raises, once for each, so that
+    one caller's fault is not another's.
     """
 
     function: Callable[[WriteConnection, Sequence[Item]], Sequence[T]]
@@ -99,35 +99,6 @@ class Writer(Protocol):
         ...
 
 
-class _Gate:
-    """Lets callers through until it is closed; closing waits for those inside."""
-
-    def __init__(self) -> None:
-        self._inside = 0
-        self._closed = False
-        self._empty = asyncio.Event()
-
-    @contextlib.contextmanager
-    def enter(self) -> Iterator[None]:
-        """Be inside for the length of the block, or be refused."""
-        if self._closed:
-            raise _stopping()
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if not self._inside:
-                self._empty.set()
-
-    async def close(self) -> None:
-        """Refuse whoever comes now, and wait until nobody is inside; safe to call twice."""
-        self._closed = True
-        while self._inside:
-            self._empty.clear()
-            await self._empty.wait()
-
-
 class UnitOfWork:
     """Both doors, over whichever database.
 
@@ -154,7 +125,7 @@ class UnitOfWork:
         self._damage = damage
         # A read that takes longer is given up; None: never.
         self.read_within: timedelta | None = None
-        self._readers = _Gate()
+        self._readers = Gate()
 
     def for_callers(self) -> "UnitOfWork":
         """Give the same doors to those who answer somebody that waits; not to be closed."""
@@ -223,7 +194,7 @@ class SqliteWriter:
     async def write(self, unit: Callable[[WriteConnection], T]) -> T:
         """Queue ``unit`` and wait for its commit. A cancelled caller's unit may still commit."""
         if self._closed:
-            raise _stopping()
+            raise stopping()
         waiting = _Unit(unit, asyncio.get_running_loop())
         self._queue.put(waiting)
         result: T = await waiting.future
@@ -303,8 +274,9 @@ class PostgresReader:
 class PostgresWriter:
     """Writes through a pool; PostgreSQL groups commits of concurrent transactions by itself.
 
-    ``on_unanswered`` hears of a commit that was not confirmed, before its caller does: what the
-    change would have announced may be stored.
+    What callers do ``Together`` shares transactions, one at a time for each function.
+    ``on_unanswered`` hears of a commit that was not confirmed, or that nobody waits for any more,
+    before its caller does: what the change would have announced may be stored.
     """
 
     def __init__(
@@ -312,24 +284,39 @@ class PostgresWriter:
     ) -> None:
         self._engine = engine
         self._on_unanswered = on_unanswered
-        self._writers = _Gate()
+        self._writers = Gate()
+        self._gatherings: dict[object, Gathering[Any, Any]] = {}
 
     async def write(self, unit: Callable[[WriteConnection], T]) -> T:
-        """Run ``unit`` in a transaction of its own."""
-        transaction = _Transaction(unit)
+        """Run ``unit`` in a transaction of its own, or of those that do the same."""
         with self._writers.enter():
-            try:
-                async with self._engine.begin() as connection:
-                    return await connection.run_sync(transaction.run)
-            except FAULTS as error:
-                if transaction.commits and not _was_answered(error):
-                    log.warning("storage.commit_unanswered", error=_text_of(error))
-                    self._on_unanswered()
-                    raise StorageUnansweredError from error
-                failure = _unwritable(error) if transaction.begun else _not_stored(error)
-                if failure is error:
-                    raise
-                raise failure from error
+            if not isinstance(unit, Together):
+                return await self._transact(unit)
+            gathering = self._gatherings.get(unit.function)
+            if gathering is None:
+                gathering = Gathering(self._transact, unit.function)
+                self._gatherings[unit.function] = gathering
+            result: T = await gathering.write(unit.item)
+            return result
+
+    async def _transact(self, unit: Callable[[WriteConnection], T]) -> T:
+        transaction = _Transaction(unit)
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(transaction.run)
+        except asyncio.CancelledError:
+            if transaction.commits:
+                self._on_unanswered()
+            raise
+        except FAULTS as error:
+            if transaction.commits and not _was_answered(error):
+                log.warning("storage.commit_unanswered", error=_text_of(error))
+                self._on_unanswered()
+                raise StorageUnansweredError from error
+            failure = _unwritable(error) if transaction.begun else _not_stored(error)
+            if failure is error:
+                raise
+            raise failure from error
 
     async def close(self) -> None:
         """Finish what was accepted, refuse the rest and close the pool; safe to call twice."""
@@ -359,10 +346,6 @@ class _Transaction(Generic[T]):
 
 def _driver_of(connection: Connection) -> Any:
     return connection.connection.driver_connection
-
-
-def _stopping() -> ShuttingDownError:
-    return ShuttingDownError("The service is stopping; send the request again in a moment")
 
 
 def _writing(connection: Connection) -> WriteConnection:

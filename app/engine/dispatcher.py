@@ -308,10 +308,13 @@ class Dispatcher:
         """
         self._read_again = self._asked = self._misled = False
         self._swept_at = self._clock.monotonic()
+        if self._doubtful:
+            # They wait, and must not look claimed.
+            await self._unit_of_work.write(self._withdraw_doubtful)
+            self._doubtful.clear()
         held = self._ready.known
         found, unreadable = await self._read_waiting()
-        # What was claimed in doubt may look claimed there; the next claim withdraws that.
-        self._ready.forget(held.difference((run.id for run in found), self._doubtful))
+        self._ready.forget(held.difference(run.id for run in found))
         most = max(Counter(run.job_id for run in found).values(), default=0)
         self._overflowed = (
             len(found) + len(unreadable) >= self._options.ready_max
@@ -425,13 +428,16 @@ class Dispatcher:
             lease_margin=self._options.leases.margin,
             lease_span=self._options.leases.span,
         )
-        if self._doubtful:
-            doubt_repository.withdraw_claims(
-                connection, self._doubtful, owner=claim.owner, fence=claim.fence
-            )
+        self._withdraw_doubtful(connection)
         return claim_batch(
             connection, batch, claim, under_way=under_way, limits=self._options.host_limits
         )
+
+    def _withdraw_doubtful(self, connection: WriteConnection) -> None:
+        if self._doubtful:
+            doubt_repository.withdraw_claims(
+                connection, self._doubtful, owner=self._leader.owner, fence=self._leader.fence
+            )
 
     def _unclaim(self, runs: Iterable[WaitingRun]) -> None:
         for run in runs:

@@ -78,7 +78,8 @@ def insert_new_jobs(connection: WriteConnection, new: Sequence[FirstJob]) -> lis
     first: dict[str, FirstJob] = {}
     for one in new:
         first.setdefault(one.job.id, one)
-    rows = [_values(one) for one in first.values()]
+    # In one order everywhere, so that two transactions with the same ids do not wait in a circle.
+    rows = [_values(first[job_id]) for job_id in sorted(first)]
     found = connection.execute(_INSERT_JOBS[connection.dialect.name], parameters(rows))
     stored = set(found.scalars())
     if len(stored) < len(rows):

@@ -1,5 +1,8 @@
 """New jobs are stored many at a time, exactly as one by one."""
 
+import asyncio
+
+import pytest
 import sqlalchemy as sa
 
 from app.db.unit_of_work import ReadConnection, WriteConnection
@@ -9,7 +12,7 @@ from app.models.tables import job_revisions, jobs
 from app.repositories import job_repository
 from app.repositories.new_job_repository import FirstJob, insert_new_jobs
 from tests.conformance.builders import NOW, make_definition, make_job
-from tests.support.databases import Database
+from tests.support.databases import Database, DatabaseKind
 
 TEXT = '名前 "quoted" \\ 😀 {}'
 
@@ -84,3 +87,14 @@ async def test_a_batch_that_stores_nothing_is_fine(database: Database):
         return insert_new_jobs(connection, [FirstJob(make_job("a"), actor=None)])
 
     assert await database.write(store_twice) == [False]
+
+
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="SQLite has one writer")
+async def test_the_same_ids_in_another_order_wait_in_no_circle(postgres: Database):
+    """Two processes that are sent the same herd each store a part, and none of it twice."""
+    for turn in range(5):
+        herd = [FirstJob(make_job(f"job-{turn}-{number}"), actor=None) for number in range(200)]
+        stored = await asyncio.gather(
+            *(postgres.write(insert_new_jobs, order) for order in (herd, herd[::-1]) * 2)
+        )
+        assert sum(map(sum, stored)) == len(herd)

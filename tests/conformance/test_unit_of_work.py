@@ -325,6 +325,21 @@ async def test_together_each_caller_gets_its_own(database: Database):
     assert await database.read(keys) == expected
 
 
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="one thread writes: see test_sqlite_writer")
+async def test_together_callers_share_transactions(postgres: Database):
+    """Those that come while one runs are the next one together."""
+
+    def transactions(connection: WriteConnection, items: Sequence[int]) -> list[str]:
+        (found,) = connection.execute(sa.text("SELECT pg_current_xact_id()::text")).scalars()
+        return [found] * len(items)
+
+    found = await asyncio.gather(
+        *(postgres.unit_of_work.write(Together(transactions, number)) for number in range(30))
+    )
+    assert len(set(found)) == 2
+    assert len(set(found[1:])) == 1
+
+
 async def test_together_one_callers_fault_is_its_own(database: Database):
     """A shared function that fails for one item is undone and done for the others alone."""
 
