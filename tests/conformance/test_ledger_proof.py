@@ -367,11 +367,15 @@ async def test_a_request_that_runs_out_of_time_can_go_on(database: Database):
     for number in range(6):
         await add_ledger(database, f"job-{number}")
     after, jobs, rounds = JobId(""), 0, 0
+    within = timedelta(milliseconds=3)
     while True:
-        audit = await verify(database, after=after, within=timedelta(milliseconds=30))
+        audit = await verify(database, after=after, within=within)
         jobs, rounds = jobs + audit.jobs, rounds + 1
         if audit.complete:
             break
+        if audit.last_job is None:
+            # Too little for a single job, on this machine at this moment.
+            within *= 2
         after = audit.last_job or after
     assert jobs == 6
     assert rounds > 1

@@ -93,7 +93,7 @@ def loop_and_api(module_home: Home):
 
 
 @settings(
-    max_examples=2500,
+    max_examples=1200,
     deadline=timedelta(seconds=2),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,

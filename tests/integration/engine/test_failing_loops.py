@@ -160,18 +160,18 @@ async def test_a_loop_that_raises_for_good_is_told(home: Home, name: str):
     async with open_scene(home, PLACES[name], lasts=True) as scene:
         check = "upkeep" if name in UPKEEP else "loops"
         assert await scene.tells(check, f"{name} fails since ") < TOLD_WITHIN
-        # Not now and then, between two failures.
-        statuses: set[int] = set()
         told_at = time.monotonic()
 
         async def asked_for_a_while() -> bool:
             status, checks = await scene.ready()
-            statuses.add(status)
-            assert not checks[check]["healthy"]
+            # Not now and then, between two failures.
+            failing = {name for name, found in checks.items() if not found["healthy"]}
+            assert check in failing
+            # On a busy machine others may fail too.
+            assert (status == 200) == (failing == {"upkeep"})
             return time.monotonic() - told_at > 2
 
         await eventually(asked_for_a_while)
-        assert statuses == {200 if name in UPKEEP else 503}
         scene.fault.mend()
 
         async def well() -> bool:
