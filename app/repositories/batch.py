@@ -2,7 +2,7 @@
 
 Row by row, each call of SQLite costs a turn of the interpreter's lock, and on PostgreSQL a message.
 A batch is one JSON text; the statement reads it as a table (SQLite: ``json_each``, PostgreSQL:
-``json_array_elements``) whose columns have names and types. May import SQLAlchemy only.
+``jsonb_array_elements``) whose columns have names and types. May import SQLAlchemy only.
 """
 
 import json
@@ -24,10 +24,11 @@ class Batch:
     """
 
     def __init__(self, *, text: Sequence[str] = (), integers: Sequence[str] = ()) -> None:
-        self._table = _Elements(sa.bindparam("batch", type_=_TEXT)).table_valued(
+        self.names = (*text, *integers)
+        elements = _Elements if len(self.names) == 1 else _KeptElements
+        self._table = elements(sa.bindparam("batch", type_=_TEXT)).table_valued(
             sa.column("value"), name="batch"
         )
-        self.names = (*text, *integers)
         self._columns = {
             name: (_TextAt if place < len(text) else _IntegerAt)(
                 self._table.c.value, sa.literal_column(str(place))
@@ -88,6 +89,16 @@ class _Elements(FunctionElement[Any]):
     inherit_cache = True
 
 
+class _KeptElements(_Elements):
+    """The same, for elements of which several columns are taken.
+
+    Read through, SQLite's table writes an element out anew for each column taken from it; the limit
+    makes rows of their own of them.
+    """
+
+    inherit_cache = True
+
+
 class _TextAt(FunctionElement[str]):
     """The text at a place of an element."""
 
@@ -119,9 +130,17 @@ def _sqlite_elements(element: _Elements, compiler: Any, **options: Any) -> str:
     return f"json_each({compiler.process(element.clauses, **options)})"
 
 
+@compiles(_KeptElements, "sqlite")
+def _sqlite_kept_elements(element: _KeptElements, compiler: Any, **options: Any) -> str:
+    given = compiler.process(element.clauses, **options)
+    return f"(SELECT value FROM json_each({given}) LIMIT -1)"
+
+
 @compiles(_Elements, "postgresql")
+@compiles(_KeptElements, "postgresql")
 def _postgres_elements(element: _Elements, compiler: Any, **options: Any) -> str:
-    return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS JSON))"
+    # An element of JSON (not JSONB) would be parsed anew for each column taken from it.
+    return f"jsonb_array_elements(CAST({compiler.process(element.clauses, **options)} AS JSONB))"
 
 
 @compiles(_TextAt, "sqlite")
