@@ -1,5 +1,6 @@
 """Holds processes to a part of a core each, as a container's CPU limit does (Linux, as root)."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 class CpuLimit:
-    """Gives each of ``pids`` so many cores until the block ends; by then they must be gone.
+    """Gives each of ``pids`` so many cores until the block ends.
 
-    Raises ``RuntimeError`` where this machine or user cannot.
+    Raises ``RuntimeError`` where this machine or user cannot; then nothing is limited.
     """
 
     def __init__(self, pids: Sequence[int], *, cores: float) -> None:
@@ -32,7 +33,11 @@ class CpuLimit:
 
     def __exit__(self, *_: object) -> None:
         while self._made:
-            self._made.pop().rmdir()
+            group = self._made.pop()
+            for pid in (group / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    (group.parent / "cgroup.procs").write_text(pid)
+            group.rmdir()
 
     def _limit(self, pid: int) -> None:
         is_unified = (_GROUPS / "cgroup.controllers").exists()

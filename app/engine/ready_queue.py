@@ -92,6 +92,8 @@ class ReadyQueue:
     def forget(self, gone: AbstractSet[ExecutionId]) -> None:
         """Let go of runs that do not wait any more: others claimed them, or they were ended."""
         gone = self._known.keys() & gone
+        if not gone:
+            return
         for run_id in gone:
             self._let_go(self._known[run_id])
         self._later = [entry for entry in self._later if entry[2].id not in gone]
@@ -187,12 +189,12 @@ class ReadyQueue:
         self._shares.grant(host)
 
     def meet(self, rivals: Mapping[str, Collection[str]], *, me: str, now: datetime) -> None:
-        """Note which other processes have attempts under way, by host: each takes its share."""
+        """Note which other processes have attempts under way, by host: each takes its part."""
         for host, owners in rivals.items():
-            share = self._rivals.meet(host, owners, me=me, now=now)
+            part = self._rivals.meet(host, owners, me=me, now=now)
             queue = self._found(host)
             if queue is not None:
-                queue.divide(share)
+                queue.divide(part)
 
     def release_host(self, host: str) -> None:
         """Give back a host slot: the attempt's connection is done with."""
@@ -264,7 +266,7 @@ class ReadyQueue:
     def _queue_of(self, host: str) -> HostQueue:
         queue = self._found(host)
         if queue is None:
-            queue = HostQueue(self._rivals.share(host))
+            queue = HostQueue(self._rivals.part(host))
             self._place(host, queue)
         return queue
 
