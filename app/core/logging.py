@@ -6,11 +6,14 @@ before the first line. A line that cannot be written is counted, never raised: a
 log must not stop a run.
 """
 
+import contextlib
 import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TextIO
 
 import structlog
@@ -66,6 +69,25 @@ def configure_logging(level: LogLevel, log_format: LogFormat, *, stream: TextIO)
     _route_standard_logging(level, sink, processors=foreign)
 
 
+@contextlib.contextmanager
+def lines_together() -> Iterator[None]:
+    """Write what this thread logs within the block in one go, at its end, however that comes.
+
+    Each line by itself is a call of the system, at which another thread takes the interpreter. For
+    blocks of moments that await nothing: what is logged meanwhile shows only afterwards.
+    """
+    if _held.lines is not None:
+        yield
+        return
+    lines = _held.lines = []
+    try:
+        yield
+    finally:
+        _held.lines = None
+        for sink, group in groupby(lines, key=itemgetter(0)):
+            sink.put([line for _, line in group])
+
+
 class _Sink:
     """Writes whole lines to a stream, from any thread."""
 
@@ -76,16 +98,23 @@ class _Sink:
         self._lines_lost = 0
 
     def write(self, line: str) -> None:
-        """Write one line, given without its end; once writing works again, tell what was lost."""
+        """Write one line, given without its end."""
         if not line.isascii():
             line = line.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        if _held.lines is None:
+            self.put([line])
+        else:
+            _held.lines.append((self, line))
+
+    def put(self, lines: list[str]) -> None:
+        """Write lines to the stream; once writing works again, tell what was lost."""
         with self._lock:
             try:
-                self._stream.write(line + "\n")
+                self._stream.write("\n".join(lines) + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
                 # ValueError: the stream is closed. There is no better place to say either.
-                self._lines_lost += 1
+                self._lines_lost += len(lines)
                 return
             lines_lost, self._lines_lost = self._lines_lost, 0
         if lines_lost:
@@ -93,6 +122,15 @@ class _Sink:
 
     def flush(self) -> None:
         """Do nothing: every line is flushed as it is written."""
+
+
+class _Held(threading.local):
+    """What a thread holds back within ``lines_together``; None outside."""
+
+    lines: list[tuple[_Sink, str]] | None = None
+
+
+_held = _Held()
 
 
 class _LineLogger:

@@ -124,24 +124,28 @@ class Recorder:
     def _tell(self, batch: Sequence[Ended], written: Sequence[Ending]) -> None:
         """Tell the news of each; a failure of one takes nobody else's slot with it."""
         by_id = {ending.execution_id: ending for ending in written}
+        events: list[ExecutionEnded] = []
         for ended in batch:
+            ending = by_id.get(ended.ending.execution_id)
             try:
-                self._tell_one(ended, by_id.get(ended.ending.execution_id))
+                self._on_recorded(ended.run, ending)
+                if ending is not None:
+                    events.append(_event(ended.run, ending))
             except Exception:
                 log.exception("outcome.not_told", execution_id=ended.ending.execution_id)
+            if ending is None:
+                _tell_dropped(ended)
+        self._publisher.publish(*events)
 
-    def _tell_one(self, ended: Ended, ending: Ending | None) -> None:
-        self._on_recorded(ended.run, ending)
-        if ending is None:
-            log.warning(
-                "outcome.dropped",
-                job_id=ended.run.attempt.job_id,
-                execution_id=ended.ending.execution_id,
-                attempt=ended.ending.number,
-                why="the execution was no longer owned by this process",
-            )
-        else:
-            self._publisher.publish(_event(ended.run, ending))
+
+def _tell_dropped(ended: Ended) -> None:
+    log.warning(
+        "outcome.dropped",
+        job_id=ended.run.attempt.job_id,
+        execution_id=ended.ending.execution_id,
+        attempt=ended.ending.number,
+        why="the execution was no longer owned by this process",
+    )
 
 
 def _event(run: ClaimedRun, ending: Ending) -> ExecutionEnded:

@@ -23,6 +23,7 @@ from app.backends.embedded import (
 from app.backends.postgres.leader import LeaderOptions, PostgresLeader
 from app.backends.postgres.wakeups import PostgresWakeups, WakeupKind, WakeupOptions
 from app.core.config import Settings
+from app.core.logging import lines_together
 from app.core.settings import Role
 from app.db.damage import Damage
 from app.db.migrate import migrate as migrate_database
@@ -246,7 +247,7 @@ async def _open_pipeline(
         wakeups=wakeups,
         runner=runner,
         tasks=Tasks(),
-        publisher=Publisher(),
+        publisher=Publisher(around=lines_together),
         works=settings.role in {Role.ALL, Role.WORKER},
         alone=isinstance(wakeups, NoWakeups),
     )

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import threading
 import warnings
 
 import hypothesis
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.config import LogFormat, LogLevel
-from app.core.logging import _QUIET_LOGGERS, configure_logging
+from app.core.logging import _QUIET_LOGGERS, configure_logging, lines_together
 
 
 @pytest.fixture(autouse=True)
@@ -274,6 +275,75 @@ def test_a_stream_that_lacks_a_letter():
     stream = io.TextIOWrapper(raw, encoding="ascii")
     _configure(stream, log_format=LogFormat.CONSOLE).info("x", name="日本")
     assert b"\\u65e5\\u672c" in raw.getvalue()
+
+
+class _CountingStream(io.StringIO):
+    """Counts what it is given."""
+
+    writes = 0
+
+    def write(self, text):
+        self.writes += 1
+        return super().write(text)
+
+
+def _events(stream):
+    return [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+
+
+def test_lines_of_a_block_go_together():
+    """They come at its end, in their order and in one go, whoever logs; later ones at once."""
+    stream = _CountingStream()
+    log = _configure(stream)
+    with lines_together():
+        log.info("one")
+        with lines_together():
+            logging.getLogger("library").warning("two")
+        assert stream.getvalue() == ""
+    assert (_events(stream), stream.writes) == (["one", "two"], 1)
+    log.info("three")
+    assert _events(stream) == ["one", "two", "three"]
+
+
+def test_lines_of_a_block_that_fails_are_kept():
+    """What was logged before something was raised shows why."""
+    stream = io.StringIO()
+    log = _configure(stream)
+
+    def fail():
+        with lines_together():
+            log.info("one")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    log.info("two")
+    assert _events(stream) == ["one", "two"]
+
+
+def test_lines_of_other_threads_do_not_wait():
+    """Only the block's own thread holds its lines back."""
+    stream = io.StringIO()
+    log = _configure(stream)
+    with lines_together():
+        log.info("mine")
+        other = threading.Thread(target=log.info, args=("theirs",))
+        other.start()
+        other.join()
+        assert _events(stream) == ["theirs"]
+    assert _events(stream) == ["theirs", "mine"]
+
+
+def test_a_full_disk_below_a_block():
+    """Each line of a block that is lost counts."""
+    stream = _BreakingStream()
+    log = _configure(stream)
+    with lines_together():
+        log.info("one")
+        log.info("two")
+    stream.broken = False
+    log.info("three")
+    assert json.loads(stream.getvalue().splitlines()[-1])["lines"] == 2
 
 
 def test_a_full_disk():

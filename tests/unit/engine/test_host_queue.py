@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from app.domain.execution import WaitingRun
-from app.engine.host_queue import WHOLE, HostQueue, Rivals, Part
+from app.engine.host_queue import WHOLE, HostQueue, Part, Rivals
 from tests.support.builders import NOON, make_waiting
 
 SECOND = timedelta(seconds=1)
