@@ -47,8 +47,15 @@ class Batch:
 
     def holds(self, column: Any, name: str) -> Any:
         """Say that a row of the batch has a table's column as its ``name``."""
-        selected = sa.select(self._columns[name]).select_from(self._table).scalar_subquery()
-        return _Holds(column, selected)
+        return _Holds(column, self._selected(name))
+
+    def joins(self, column: Any, name: str) -> Any:
+        """Say that the batch's row has a table's column as its ``name``, where both are joined."""
+        return sa.and_(column == self._columns[name], _LookedUp(column, self._selected(name)))
+
+    def _selected(self, name: str) -> Any:
+        rows = sa.select(self._columns[name]).select_from(self._table)
+        return rows.correlate(None).scalar_subquery()
 
 
 class Gathered:
@@ -121,6 +128,15 @@ class _Holds(FunctionElement[bool]):
     inherit_cache = True
 
 
+class _LookedUp(_Holds):
+    """The same once more, where a join says it already: PostgreSQL might join by reading it all.
+
+    It takes a batch for a hundred rows, an array for ten.
+    """
+
+    inherit_cache = True
+
+
 IDS = Batch(text=("id",))
 """Rows of an id each, for statements about many jobs or executions."""
 
@@ -168,7 +184,13 @@ def _sqlite_holds(element: _Holds, compiler: Any, **options: Any) -> str:
     return f"{column} IN {selected}"
 
 
+@compiles(_LookedUp, "sqlite")
+def _sqlite_looked_up(_element: _LookedUp, _compiler: Any, **_options: Any) -> str:
+    return "1"
+
+
 @compiles(_Holds, "postgresql")
+@compiles(_LookedUp, "postgresql")
 def _postgres_holds(element: _Holds, compiler: Any, **options: Any) -> str:
     # As an array it is looked up in the index; as a table it would be joined, at times by a scan.
     column, selected = (compiler.process(clause, **options) for clause in element.clauses)

@@ -18,7 +18,7 @@ from app.domain.ids import ExecutionId, JobId
 from app.models.tables import attempts, executions
 from app.repositories import job_repository
 from app.repositories.batch import IDS, parameters
-from app.repositories.ledger_conditions import RUNNING
+from app.repositories.ledger_conditions import NAMED_RUNNING
 from app.repositories.run_repository import Ending, record_endings
 
 # Whatever their status: a row that the transaction in doubt holds is waited for.
@@ -30,7 +30,7 @@ _SETTLED = (
 )
 _CLAIMED = sa.select(executions.c.id, executions.c.job_id, executions.c.attempts).where(
     IDS.holds(executions.c.id, "id"),
-    RUNNING,
+    NAMED_RUNNING,
     executions.c.owner == sa.bindparam("my_owner"),
     executions.c.fence == sa.bindparam("my_fence"),
     # One that was cancelled meanwhile is left to the rescue, which ends it.
@@ -39,7 +39,7 @@ _CLAIMED = sa.select(executions.c.id, executions.c.job_id, executions.c.attempts
 _first = executions.c.attempts == 1
 _WITHDRAW = (
     sa.update(executions)
-    .where(IDS.holds(executions.c.id, "id"), RUNNING)
+    .where(IDS.holds(executions.c.id, "id"), NAMED_RUNNING)
     .values(
         status=sa.case((_first, ExecutionStatus.QUEUED), else_=ExecutionStatus.RETRYING),
         next_attempt_us=executions.c.attempt_started_us,

@@ -63,7 +63,7 @@ _STEPS = Batch(text=("id", "state"), integers=("revision", "was_us", "accounted_
 _ADVANCE = (
     sa.update(jobs)
     .where(
-        jobs.c.id == _STEPS["id"],
+        _STEPS.joins(jobs.c.id, "id"),
         jobs.c.revision == _STEPS["revision"],
         jobs.c.next_run_us == _STEPS["was_us"],
     )
@@ -76,7 +76,7 @@ _ADVANCE = (
 _STARTS = Batch(text=("id",), integers=("starts",))
 _COUNT_STARTS = (
     sa.update(jobs)
-    .where(jobs.c.id == _STARTS["id"])
+    .where(_STARTS.joins(jobs.c.id, "id"))
     .values(execution_count=jobs.c.execution_count + _STARTS["starts"])
 )
 

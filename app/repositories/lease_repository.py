@@ -17,7 +17,7 @@ from app.domain.ids import ExecutionId
 from app.models.tables import executions
 from app.repositories.batch import IDS, id_parameters
 from app.repositories.database_clock import PRESENT_US
-from app.repositories.ledger_conditions import RUNNING
+from app.repositories.ledger_conditions import NAMED_RUNNING
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -25,7 +25,7 @@ _MINE = (
     sa.select(executions.c.id)
     .where(
         IDS.holds(executions.c.id, "id"),
-        RUNNING,
+        NAMED_RUNNING,
         executions.c.owner == sa.bindparam("my_owner"),
         executions.c.fence == sa.bindparam("my_fence"),
     )
@@ -38,7 +38,9 @@ _RENEW = (
 )
 _OVER = (
     sa.select(executions.c.id)
-    .where(IDS.holds(executions.c.id, "id"), RUNNING, executions.c.lease_until_us < PRESENT_US)
+    .where(
+        IDS.holds(executions.c.id, "id"), NAMED_RUNNING, executions.c.lease_until_us < PRESENT_US
+    )
     .order_by(executions.c.id)
     .with_for_update()
 )

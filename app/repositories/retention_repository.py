@@ -46,7 +46,7 @@ _LATEST = Batch(text=("job_id",), integers=("instant_us",))
 _RAISE_PRUNED = (
     sa.update(jobs)
     .where(
-        jobs.c.id == _LATEST["job_id"],
+        _LATEST.joins(jobs.c.id, "job_id"),
         sa.or_(jobs.c.pruned_us.is_(None), jobs.c.pruned_us < _LATEST["instant_us"]),
     )
     .values(pruned_us=_LATEST["instant_us"])

@@ -33,7 +33,12 @@ from app.repositories.definition_codec import (
     load_delivery,
     load_policy,
 )
-from app.repositories.ledger_conditions import OF_ITS_REVISION, RUNNING, WAITING
+from app.repositories.ledger_conditions import (
+    NAMED_RUNNING,
+    NAMED_WAITING,
+    OF_ITS_REVISION,
+    WAITING,
+)
 from app.repositories.unreadable_repository import UnreadableRun
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -61,7 +66,7 @@ _CLAIMABLE = Gathered(
     .join_from(executions, job_revisions, OF_ITS_REVISION)
     .where(
         IDS.holds(executions.c.id, "id"),
-        WAITING,
+        NAMED_WAITING,
         sa.or_(executions.c.exclusive == 0, ~_BUSY),
     )
     .with_for_update(of=executions, skip_locked=True)
@@ -69,7 +74,7 @@ _CLAIMABLE = Gathered(
 _CLAIMS = Batch(text=("id", "slot_host"), integers=("lease_us", "number", "first_us"))
 _CLAIM = (
     sa.update(executions)
-    .where(executions.c.id == _CLAIMS["id"], WAITING)
+    .where(_CLAIMS.joins(executions.c.id, "id"), NAMED_WAITING)
     .values(
         status=ExecutionStatus.RUNNING,
         owner=sa.bindparam("new_owner"),
@@ -98,7 +103,7 @@ _LIVE_ATTEMPTS = Gathered(
         executions.c.stop_reason,
     )
     .where(IDS.holds(executions.c.id, "id"))
-    .where(RUNNING)
+    .where(NAMED_RUNNING)
     .order_by(executions.c.id)
     .with_for_update()
 )
@@ -108,12 +113,16 @@ _ENDINGS = Batch(
     integers=("fence", "attempts", "http_status", "response_bytes", "finished_us",
               "next_attempt_us", "retries"),
 )  # fmt: skip
-_WHOSE = ("id", "owner", "fence", "attempts")
+_WHOSE = ("owner", "fence", "attempts")
 _RECORD = (
     sa.update(executions)
-    .where(*(executions.c[name] == _ENDINGS[name] for name in _WHOSE), RUNNING)
+    .where(
+        _ENDINGS.joins(executions.c.id, "id"),
+        *(executions.c[name] == _ENDINGS[name] for name in _WHOSE),
+        NAMED_RUNNING,
+    )
     .values(
-        {name: _ENDINGS[name] for name in _ENDINGS.names if name not in _WHOSE}
+        {name: _ENDINGS[name] for name in _ENDINGS.names if name not in ("id", *_WHOSE)}
         | {"owner": None, "fence": None, "lease_until_us": None, "slot_host": None}
         # An attempt that another one follows has its own row, with its owner.
         | {"sent_by": sa.case((_ENDINGS["next_attempt_us"].is_(None), executions.c.owner))}

@@ -18,7 +18,10 @@ from app.repositories.ledger_conditions import OPEN
 _GONE = Batch(text=("job_id", "status", "reason", "cause"), integers=("rows",))
 _ADD_PRUNED = (
     sa.update(job_totals)
-    .where(*(job_totals.c[name] == _GONE[name] for name in ("job_id", "status", "reason", "cause")))
+    .where(
+        _GONE.joins(job_totals.c.job_id, "job_id"),
+        *(job_totals.c[name] == _GONE[name] for name in ("status", "reason", "cause")),
+    )
     .values(pruned=job_totals.c.pruned + _GONE["rows"])
 )
 _LIFETIME = (

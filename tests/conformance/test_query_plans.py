@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from app.db.unit_of_work import WriteConnection
-from app.domain.execution import Cause, Reason, WaitingRun
+from app.domain.execution import AttemptOutcome, Cause, Outcome, Reason, WaitingRun
 from app.domain.execution import ExecutionStatus as S
 from app.domain.history import HistoryFilter, Position
 from app.domain.ids import ExecutionId, JobId
@@ -26,6 +26,7 @@ from app.domain.revision import LedgerEntry
 from app.models.tables import attempts, executions, host_starts, job_revisions, jobs
 from app.repositories import (
     audit_repository,
+    doubt_repository,
     execution_repository,
     history_repository,
     host_repository,
@@ -40,9 +41,11 @@ from app.repositories import (
     totals_repository,
 )
 from app.repositories.host_repository import HostLimits
+from app.repositories.job_repository import Advance
 from app.repositories.lease_repository import Renewal
 from app.repositories.new_job_repository import FirstJob
 from app.repositories.retention_repository import OTHER_STATUSES, Surplus
+from app.repositories.run_repository import Ending
 from tests.conformance.builders import (
     NOW,
     NOW_US,
@@ -97,6 +100,18 @@ def count(**wanted: Any) -> Call:
 SOME_JOBS = [JobId(f"job-{number}") for number in range(50)]
 SOME_IDS = [ExecutionId(f"exe-{number}") for number in range(50)]
 RUNNING_IDS = [ExecutionId(f"exe-{number}") for number in range(RUNNING_FROM, EXECUTIONS)]
+ENDINGS = [
+    Ending(
+        execution_id=execution_id, number=1, owner="host:1", fence=1, started_at=NOW, ended_at=NOW,
+        status=S.COMPLETED, reason=None, retries=0, next_attempt_at=None,
+        outcome=Outcome(kind=AttemptOutcome.RESPONSE, http_status=200),
+    )
+    for execution_id in RUNNING_IDS
+]  # fmt: skip
+ADVANCES = [
+    Advance(job_id=job_id, revision=1, was=NOW, accounted_until=NOW + SECOND, next_run_time=None)
+    for job_id in SOME_JOBS
+]
 
 
 def further_revisions(connection: WriteConnection) -> object:
@@ -146,8 +161,9 @@ HOT = [
     hot("claim_runs",
         partial(run_repository.claim_runs, waiting=[waiting(8901), waiting(8902)],
                 claim=make_claim()),
-        "executions_id_key", "executions_ready", "executions_solo", "job_revisions_pkey",
-        "jobs_pkey"),
+        "executions_id_key", "executions_solo", "job_revisions_pkey", "jobs_pkey"),
+    hot("record_endings", partial(run_repository.record_endings, endings=ENDINGS),
+        "executions_id_key"),
     hot("orphan_runs of a term", partial(orphan_repository.orphan_runs, now=None, limit=100),
         "executions_lease", "job_revisions_pkey"),
     hot("orphan_runs by lease", partial(orphan_repository.orphan_runs, now=NOW, limit=100),
@@ -155,10 +171,17 @@ HOT = [
     hot("renew_leases",
         partial(lease_repository.renew_leases, ids=RUNNING_IDS,
                 renewal=Renewal(owner="host:1", fence=1, now=NOW, lease=SECOND)),
-        "executions_id_key", "executions_lease"),
+        "executions_id_key"),
     hot("hold_those_over",
         partial(lease_repository.hold_those_over, ids=RUNNING_IDS, now=NOW),
-        "executions_id_key", "executions_lease"),
+        "executions_id_key"),
+    hot("withdraw_claims",
+        partial(doubt_repository.withdraw_claims, ids=RUNNING_IDS, owner="host:1", fence=1),
+        "executions_id_key", "jobs_pkey"),
+    hot("advance_jobs", partial(job_repository.advance_jobs, advances=ADVANCES),
+        "jobs_due", "jobs_pkey"),
+    hot("count_starts",
+        partial(job_repository.count_starts, starts=dict.fromkeys(SOME_JOBS, 1)), "jobs_pkey"),
     hot("count_open", partial(execution_repository.count_open, job_ids=SOME_JOBS),
         "executions_open"),
     hot("cancel_waiting",
@@ -336,6 +359,25 @@ def fill(connection: WriteConnection) -> None:
         connection.exec_driver_sql("ANALYZE")
 
 
+def burst(connection: WriteConnection) -> None:
+    """Store as many, most of them since the statistics were gathered; none are gathered again."""
+    for table in ("executions", "jobs"):
+        connection.exec_driver_sql(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    job_repository.insert_job(connection, make_job("job-0"), actor=None)
+    with any_birth(connection):
+        connection.execute(sa.insert(executions), [_execution(0, "completed")])
+    connection.exec_driver_sql("ANALYZE")
+    for table, key in ((jobs, "id"), (job_revisions, "job_id")):
+        (template,) = connection.execute(sa.select(table)).mappings()
+        rows = [{**template, key: f"job-{number}"} for number in range(1, JOBS)]
+        connection.execute(sa.insert(table), rows)
+    rows = [_execution(number, "queued") for number in range(1, RUNNING_FROM)]
+    with any_birth(connection):
+        connection.execute(sa.insert(executions), rows)
+        rows = [_execution(number, "running") for number in range(RUNNING_FROM, EXECUTIONS)]
+        connection.execute(sa.insert(executions), rows)
+
+
 def _execution(number: int, status: str) -> dict[str, Any]:
     due = NOW_US + number * 1_000_000
     row: dict[str, Any] = {
@@ -405,6 +447,27 @@ async def test_storing_new_jobs_reads_no_table(filled: Database):
     with pytest.raises(_ExplainedError) as explained:
         await filled.write(explain, store_jobs)
     assert [plan.scans for plan in explained.value.plans] == [[]] * len(explained.value.plans)
+
+
+NAMED = [one for one in HOT if one.name in {
+    "claim_runs", "record_endings", "renew_leases", "hold_those_over", "withdraw_claims",
+    "advance_jobs", "count_starts", "current_ticks",
+}]  # fmt: skip
+
+
+@pytest.mark.parametrize("statement", NAMED, ids=lambda statement: statement.name)
+@pytest.mark.only_on(DatabaseKind.POSTGRES, because="SQLite keeps no statistics")
+async def test_named_rows_are_looked_up_whatever_the_statistics(
+    databases: Databases, statement: HotStatement
+):
+    """What a burst brings is not read through because the statistics are from before it."""
+    url = await databases.shared(DatabaseKind.POSTGRES, "a burst", burst)
+    async with open_database(url) as filled:
+        with pytest.raises(_ExplainedError) as explained:
+            await filled.write(explain, statement.call)
+    for plan in explained.value.plans:
+        assert plan.scans == [], plan.text
+        assert plan.indexes <= statement.indexes, plan.text
 
 
 @pytest.mark.only_on(DatabaseKind.POSTGRES, because="with SQLite there is no other process")
