@@ -50,6 +50,7 @@ def steps() -> list[tuple[str, str | None]]:
     engine = sa.create_engine("sqlite://")
     with engine.connect() as connection:
         script = ScriptDirectory.from_config(alembic_config(connection))
+    engine.dispose()
     return [
         (step.revision, getattr(step.module, "contract", None))
         for step in reversed(list(script.walk_revisions()))

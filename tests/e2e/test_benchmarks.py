@@ -1,6 +1,7 @@
 """The benchmarks themselves: their target, what they read of the machine, and one small run."""
 
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -132,7 +133,7 @@ async def test_copied_jobs_are_jobs(tmp_path: Path):
     store(path, 10, advanced=advanced.append)
 
     assert advanced == [10]
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path)) as database:
         (revisions,) = database.execute("SELECT count(*) FROM job_revisions").fetchone()
     assert revisions == 14
     async with Service(tmp_path, url) as service, Client(service.port) as client:

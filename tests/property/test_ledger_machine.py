@@ -109,9 +109,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def open(self, start: datetime, rate: float, first: tuple[Wish, ...]) -> None:
         self.clock.step(start - self.now)
         self.latest = start
+        # Nothing is removed for its age, so that the books may be compared from their first page.
         self.service = ClockedPipeline(
-            self.home, self.clock, self.runner, late_starts_per_second=rate
-        )
+            self.home, self.clock, self.runner,
+            late_starts_per_second=rate, history_days=3650, history_failed_days=3650,
+        )  # fmt: skip
         self.run(self.service.start())
         for name, wish in zip("abc", first, strict=True):
             self.store(name, wish.define(self.now, name), str(wish))

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import pairwise
 from pathlib import Path
 
 import asyncpg
@@ -19,6 +18,7 @@ from tests.support.service import ROOT, eventually
 CONNECTIONS_MAX = 10
 AT_ONCE = 20
 TURNS = 5
+LOOKS = 5
 
 
 @pytest.mark.slow
@@ -44,8 +44,9 @@ async def test_a_replica_takes_at_most_ten_connections(databases: Databases, tmp
                 return len(server.requests) >= AT_ONCE * TURNS
 
             await eventually(all_sent, seconds=60)
-        # A server process outlives its connection by a moment: what one look finds alone is such.
-        lasting = max(map(min, pairwise(found)))
+        # A server process outlives its connection by a moment, longer on a busy machine: what few
+        # looks in a row find is such.
+        lasting = max(min(found[first : first + LOOKS]) for first in range(len(found) - LOOKS + 1))
         assert CONNECTIONS_MAX - 2 <= lasting <= CONNECTIONS_MAX
 
 
