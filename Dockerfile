@@ -1,6 +1,6 @@
 FROM astral/uv:0.13.8 AS uv
 
-FROM python:3.12-slim AS build
+FROM python:3.14-slim AS build
 COPY --from=uv /uv /usr/local/bin/uv
 # Copied files, not links into the cache; bytecode now, because the finished image is read-only.
 ENV UV_LINK_MODE=copy \
@@ -17,7 +17,7 @@ COPY app ./app
 RUN --mount=type=cache,target=/var/cache/uv \
     uv sync --locked --no-dev --no-editable
 
-FROM python:3.12-slim
+FROM python:3.14-slim
 LABEL org.opencontainers.image.title="MyScheduler" \
       org.opencontainers.image.description="A self-hosted scheduler for HTTP webhooks" \
       org.opencontainers.image.licenses="MIT" \
@@ -29,7 +29,7 @@ RUN groupadd --gid 10001 myscheduler \
         --shell /usr/sbin/nologin myscheduler \
     && install --directory --owner=10001 --group=10001 --mode=0750 /app/data \
     && python -m compileall -q -j 0 -x '/(site-packages|test|tests|lib2to3|idlelib)/' \
-        /usr/local/lib/python3.12
+        /usr/local/lib/python3.14
 WORKDIR /app
 COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH \
