@@ -361,8 +361,8 @@ def fill(connection: WriteConnection) -> None:
 
 def burst(connection: WriteConnection) -> None:
     """Store as many, most of them since the statistics were gathered; none are gathered again."""
-    for table in ("executions", "jobs"):
-        connection.exec_driver_sql(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    for grown in ("executions", "jobs"):
+        connection.exec_driver_sql(f"ALTER TABLE {grown} SET (autovacuum_enabled = false)")
     job_repository.insert_job(connection, make_job("job-0"), actor=None)
     with any_birth(connection):
         connection.execute(sa.insert(executions), [_execution(0, "completed")])
