@@ -133,14 +133,14 @@ async def test_closing_gives_up_look_ups_that_wait(courier):
 
 
 _SCRIPT = """
-import asyncio, socket, time
+import asyncio, socket, threading
 from app.runners.dialer import Resolver
 from app.runners.http_options import HttpRunnerOptions
 
 def silent(host, port, flags):
     if flags:
         raise socket.gaierror(socket.EAI_NONAME, "a name")
-    time.sleep(60)
+    threading.Event().wait()
 
 async def main():
     resolver = Resolver(HttpRunnerOptions(), lookup=silent)
