@@ -29,6 +29,14 @@ def groups_of(pid: int) -> list[str]:
     ]
 
 
+def quota_of(pid: int) -> list[str]:
+    """Read what the kernel grants: microseconds of each period, and the period."""
+    group = HERE / f"benchmark-{os.getpid()}-{pid}"
+    if HERE == GROUPS:
+        return (group / "cpu.max").read_text().split()
+    return [(group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")]
+
+
 def test_a_machine_that_cannot_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Without control groups there is an error that says why."""
     monkeypatch.setattr(cpu_limit, "_GROUPS", tmp_path / "none")
@@ -41,9 +49,10 @@ def test_a_machine_that_cannot_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.skipif(not os.access(HERE / "cgroup.procs", os.W_OK), reason="needs control groups")
 def test_the_limit_ends_with_the_block(process: subprocess.Popen[bytes]):
-    """A process that lives on is free again."""
+    """Within it the kernel grants a process its part; one that lives on is free again."""
     with CpuLimit([process.pid], cores=0.5):
         assert groups_of(process.pid)
+        assert quota_of(process.pid) == ["5000", "10000"]
     assert not groups_of(process.pid)
     assert not list(HERE.glob(f"benchmark-{os.getpid()}-*"))
 
