@@ -27,10 +27,15 @@ from app.domain.execution import (
     WaitingRun,
 )
 from app.domain.ids import JobId
-from app.repositories import execution_repository, job_repository, run_repository
+from app.repositories import (
+    execution_repository,
+    job_repository,
+    run_repository,
+    waiting_repository,
+)
 from app.repositories.job_repository import Advance
 from app.repositories.run_repository import Ending
-from tests.conformance.builders import NOW, NOW_US, make_claim, make_job, make_row
+from tests.conformance.builders import NOW, NOW_US, make_claim, make_job, make_limits, make_row
 from tests.support.databases import Database, open_database
 
 _SWEEP_ROWS = 20_000
@@ -83,10 +88,11 @@ def _wait_for_go() -> None:
 
 
 async def _sweep(database: Database) -> list[WaitingRun]:
-    waiting, _ = await database.read(
-        run_repository.waiting_runs, until=NOW + _MINUTE, limit=_SWEEP_ROWS, per_job=1
+    found = await database.read(
+        waiting_repository.soonest_runs,
+        limits=make_limits(until=NOW + _MINUTE, rows=_SWEEP_ROWS),
     )
-    return waiting
+    return found.runs
 
 
 def _write_tick(connection: WriteConnection, numbers: range) -> None:

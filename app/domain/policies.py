@@ -59,3 +59,8 @@ class RetryPolicy:
     first_wait: timedelta = timedelta(seconds=1)
     wait_max: timedelta = timedelta(hours=1)
     retry_statuses: frozenset[int] = frozenset()
+
+
+def job_slots(policy: RunPolicy) -> int | None:
+    """Tell how many executions of a job may run at once (None: any number)."""
+    return None if policy.overlap is OverlapPolicy.ALLOW else policy.max_instances

@@ -16,13 +16,13 @@ from app.domain.errors import InvalidScheduleError
 from app.domain.execution import Cause, ExecutionStatus, NewExecution, Reason, WaitingRun
 from app.domain.ids import JobId, execution_id_for
 from app.domain.job import DueJob, Job, JobState
+from app.domain.policies import job_slots
 from app.domain.schedule import Schedule
 from app.engine.catch_up import find_due_instants, find_stretch
 from app.engine.tick import Moment, Stretch, plan_job, plan_left_out
 from app.engine.triggers import ScheduleTrigger, build_trigger
 from app.repositories import execution_repository
 from app.repositories.definition_codec import host_of
-from app.repositories.run_repository import job_slots
 
 log = structlog.get_logger(__name__)
 

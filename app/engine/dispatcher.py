@@ -1,56 +1,46 @@
 """Claims waiting runs within the limits and starts their attempts.
 
-Fed by the ledger, by manual triggers and by retries (all through ``add``), and by sweeps of the
-database for whatever is not in memory: after a start, after an overflow, and every sweep interval.
+Fed by the ledger, by manual triggers and by retries (all through ``add``), and by looks at the
+database for whatever is not in memory (``intake.py``).
 A claim commits the intent of a batch of attempts before any of them is sent. While one claim is
 being committed the next batch gathers, so a lone run goes at once and a herd goes in batches.
 """
 
 import asyncio
-import random
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 
 import structlog
 
 from app.db.unit_of_work import UnitOfWork, WriteConnection
-from app.domain.clock import Clock, to_us
+from app.domain.clock import Clock
 from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.execution import ClaimedRun, ExecutionStatus, Reason, WaitingRun
 from app.domain.ids import ExecutionId, JobId
 from app.engine.attempts import Attempts, Stop
 from app.engine.claiming import Claimed, claim_batch
 from app.engine.course import Course
+from app.engine.intake import Intake, IntakeOptions, tell_broken
 from app.engine.leases import LeaseOptions, Leases
 from app.engine.ports import Leader
-from app.engine.ready_queue import CROWD_PART, ReadyQueue
+from app.engine.ready_queue import ReadyQueue
 from app.engine.recorder import Recorder
 from app.engine.tasks import Tasks
 from app.repositories import (
     doubt_repository,
-    run_repository,
-    unreadable_repository,
 )
 from app.repositories.host_repository import HostLimits
-from app.repositories.job_repository import BrokenJob
 from app.repositories.run_repository import Claim, Ending
-from app.repositories.unreadable_repository import UnreadableRun
 
 log = structlog.get_logger(__name__)
 
 _WAIT_MAX = timedelta(seconds=1)
-# With so many runs in memory there is no hurry to look for more: a few batches of claims.
-_PLENTY = 1000
-# Backlogs of few hosts may fill what one look at the waiting runs gives; then others are sought.
-_LOOKS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatcherOptions:
-    """How many attempts run at once, and how waiting runs are kept in memory."""
+    """How many attempts run at once, and how waiting runs are claimed."""
 
     # Attempts at once over all jobs; more wait their turn, and their waiting shows as lateness.
     concurrency: int = 200
@@ -59,23 +49,10 @@ class DispatcherOptions:
     host_concurrency: int = 10
     # Least time between two starts to one host and port; none: as fast as they come.
     host_gap: timedelta = timedelta(0)
-    # Waiting runs held in memory (about 0.5 KiB each); the rest stays in the database.
-    ready_max: int = 20_000
-    # Of which so many of one job at most, so that one backlog cannot keep all others out.
-    ready_max_per_job: int = 500
-    # How often the database is looked at again for what did not fit.
-    refill_every: timedelta = timedelta(milliseconds=500)
-    # How often, at most, it is looked at because another process says that runs wait.
-    look_every: timedelta = timedelta(milliseconds=100)
-    # How often, and up to ``_WAIT_MAX`` later, while few runs are in memory: word of what another
-    # process left to do may have been lost. ``timedelta.max``: no other process does.
-    poll_every: timedelta = timedelta.max
     # Runs claimed at once, at most. With all slots in one claim all attempts are one crowd: claimed
     # while none is sent, sent while none is claimed. None: as many as there are slots.
     claim_max: int | None = None
-    # How far ahead retries are held in memory, and how often the database is swept for more.
-    horizon: timedelta = timedelta(seconds=60)
-    sweep_every: timedelta = timedelta(seconds=20)
+    intake: IntakeOptions = field(default_factory=IntakeOptions)
     leases: LeaseOptions = field(default_factory=LeaseOptions)
     # Wait after a claim that the database refused.
     retry_wait: timedelta = timedelta(milliseconds=500)
@@ -87,12 +64,10 @@ class DispatcherOptions:
 
     def __post_init__(self) -> None:
         """Check the limits."""
-        if self.concurrency < 1 or self.host_concurrency < 1 or self.ready_max < 1:
-            raise ValueError("concurrency, host_concurrency and ready_max must be at least 1")
+        if self.concurrency < 1 or self.host_concurrency < 1:
+            raise ValueError("concurrency and host_concurrency must be at least 1")
         if self.claim_max is not None and self.claim_max < 1:
             raise ValueError("claim_max must be at least 1")
-        if self.sweep_every >= self.horizon:
-            raise ValueError("sweeps must come more often than the horizon is long")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +116,8 @@ class Dispatcher:
         self._recorder = recorder
         self._ready = ReadyQueue(
             host_slots=options.host_concurrency,
-            size_max=options.ready_max,
-            job_size_max=options.ready_max_per_job,
+            size_max=options.intake.ready_max,
+            job_size_max=options.intake.ready_max_per_job,
             host_gap=options.host_gap,
         )
         self._running: dict[ExecutionId, _UnderWay] = {}
@@ -152,14 +127,19 @@ class Dispatcher:
         self._sending: set[ExecutionId] = set()
         # Claimed, or not, in a commit that was not confirmed; nothing of them was sent.
         self._doubtful: set[ExecutionId] = set()
-        self._overflowed = False
-        self._read_again = self._asked = self._misled = False
-        self._swept_at = self._looked_at = clock.monotonic()
+        self._went_on_at = clock.monotonic()
         self._claiming = True
         self.course = Course()
         self._claim_lock = asyncio.Lock()
-        self._chance = random.Random()  # noqa: S311 - spreads claims, guards nothing
         self._news = asyncio.Event()
+        self._intake = Intake(
+            unit_of_work=unit_of_work,
+            clock=clock,
+            options=options.intake,
+            ready=self._ready,
+            is_ours=self._is_ours,
+            on_found=self._news.set,
+        )
 
     @property
     def running_count(self) -> int:
@@ -175,13 +155,11 @@ class Dispatcher:
         waits = has_slots and self._ready.may_start(self._clock.now())
         if not self._claiming or not (waits or self._claim_lock.locked()):
             return timedelta(0)
-        return timedelta(seconds=self._clock.monotonic() - self._looked_at)
+        return timedelta(seconds=self._clock.monotonic() - self._went_on_at)
 
     def add(self, runs: Iterable[WaitingRun]) -> None:
-        """Take in waiting runs; those too far ahead or too many are swept up later."""
-        horizon = self._clock.now() + self._options.horizon
-        fitted = self._ready.add([run for run in runs if run.next_attempt_at <= horizon])
-        self._overflowed |= not fitted
+        """Take in waiting runs; those too far ahead or too many are found later."""
+        self._intake.add(runs)
         self._news.set()
 
     def settled(self, run: ClaimedRun, ending: Ending | None) -> None:
@@ -213,28 +191,32 @@ class Dispatcher:
 
     def look(self) -> None:
         """Look soon for what waits in the database: another process says that something does."""
-        self._asked = True
+        self._intake.ask()
         self._news.set()
 
     def read_again(self) -> None:
         """Read from the database what is not ready yet: its times have changed there."""
         self._ready.drop_later()
-        self._read_again = True
+        self._intake.look_now()
         self._news.set()
 
     async def run(self) -> None:
-        """Claim and start runs, until cancelled; raises what the database raises on a sweep."""
-        sweep_at = self._clock.monotonic()
+        """Claim and start runs, until cancelled; raises what the database raises on a look."""
+        self._intake.look_now()
         while True:
             self._news.clear()
-            if self._clock.monotonic() >= sweep_at or self._read_again or self._may_look():
-                await self._sweep()
-                sweep_at = self._clock.monotonic() + self._options.sweep_every.total_seconds()
+            if self._intake.is_due():
+                await self._settle_doubts()
+                await self._intake.look()
             async with self._claim_lock:
                 took_some = self._claiming and await self._claim_once()
             if took_some:
                 continue
-            await self._wait(until=sweep_at)
+            await self._wait()
+
+    async def survey(self) -> None:
+        """Seek what backlogs hide in the database, until cancelled."""
+        await self._intake.survey()
 
     async def keep_deadlines(self) -> None:
         """Cut off attempts that have outstayed their deadline, until cancelled.
@@ -268,14 +250,12 @@ class Dispatcher:
                 log.warning("attempts.interrupted", count=len(late))
                 await asyncio.wait(late)
 
-    async def _wait(self, *, until: float) -> None:
-        """Wait for news, for the next retry to come due, or for the next sweep.
+    async def _wait(self) -> None:
+        """Wait for news, for the next retry to come due, or for the next look.
 
         Never for long: the wall clock, by which retries come due, may step.
         """
-        seconds = min(until - self._clock.monotonic(), _WAIT_MAX.total_seconds())
-        if self._asked:
-            seconds = min(seconds, self._options.look_every.total_seconds())
+        seconds = min(self._intake.seconds_left(), _WAIT_MAX.total_seconds())
         due = self._ready.next_time()
         if due is not None and self._claiming:
             seconds = min(seconds, (due - self._clock.now()).total_seconds())
@@ -285,77 +265,15 @@ class Dispatcher:
         except TimeoutError:
             return
 
-    def _may_look(self) -> bool:
-        """Tell whether more runs may be looked for in the database; not all the time."""
-        plenty = len(self._ready) > _PLENTY
-        pause = self._options.refill_every if plenty else self._options.look_every
-        if self._asked and self._rested(pause):
-            return True
-        if self._misled and self._rested(self._options.look_every):
-            return True
-        if not plenty and self._rested(self._options.poll_every):
-            return True
-        room = len(self._ready) < self._options.ready_max // 2
-        return self._overflowed and room and self._rested(self._options.refill_every)
-
-    def _rested(self, pause: timedelta) -> bool:
-        return self._clock.monotonic() - self._swept_at >= pause.total_seconds()
-
-    async def _sweep(self) -> None:
-        """Take in what waits in the database, and let go of what does not wait there any more.
-
-        Runs whose job cannot be read are ended.
-        """
-        self._read_again = self._asked = self._misled = False
-        self._swept_at = self._clock.monotonic()
+    async def _settle_doubts(self) -> None:
+        """Let runs claimed in a commit in doubt wait: they must not look claimed."""
         if self._doubtful:
-            # They wait, and must not look claimed.
             await self._unit_of_work.write(self._withdraw_doubtful)
             self._doubtful.clear()
-        held = self._ready.known
-        found, unreadable = await self._read_waiting()
-        self._ready.forget(held.difference(run.id for run in found))
-        most = max(Counter(run.job_id for run in found).values(), default=0)
-        self._overflowed = (
-            len(found) + len(unreadable) >= self._options.ready_max
-            or most >= self._options.ready_max_per_job
-        )
-        fresh = [run for run in found if run.id not in self.leases]
-        # Of those ready since the same instant each replica begins elsewhere: in one order they
-        # would all claim the same ones, and all but one in vain.
-        self._chance.shuffle(fresh)
-        self.add(fresh)
-        if unreadable:
-            now_us = to_us(self._clock.now())
-            broken = await self._unit_of_work.write(
-                lambda connection: unreadable_repository.end_unreadable(
-                    connection, unreadable, now_us
-                )
-            )
-            _tell_broken(broken)
 
-    async def _read_waiting(self) -> tuple[list[WaitingRun], list[UnreadableRun]]:
-        """Read what waits, and once more beside the hosts whose backlogs filled the answer."""
-        limit = self._options.ready_max
-        look = partial(
-            run_repository.waiting_runs,
-            until=self._clock.now() + self._options.horizon,
-            limit=limit,
-            per_job=self._options.ready_max_per_job,
-        )
-        beside: set[str] = set()
-        found: list[WaitingRun] = []
-        unreadable: dict[ExecutionId, UnreadableRun] = {}
-        for _ in range(_LOOKS_MAX):
-            runs, bad = await self._unit_of_work.read(partial(look, beside=frozenset(beside)))
-            found += runs
-            unreadable |= {run.execution_id: run for run in bad}
-            counts = Counter(run.host for run in runs)
-            crowds = {host for host, count in counts.items() if count >= limit // CROWD_PART}
-            if len(runs) + len(bad) < limit or not crowds:
-                break
-            beside |= crowds
-        return found, list(unreadable.values())
+    def _is_ours(self, execution_id: ExecutionId) -> bool:
+        """Tell whether this process claims a run, makes its attempt or records it."""
+        return execution_id in self._sending or execution_id in self.leases
 
     async def _claim_once(self) -> bool:
         """Claim what fits into the free slots; tell whether anything was taken."""
@@ -371,7 +289,7 @@ class Dispatcher:
             )
         except UnavailableError as error:
             self._unclaim(batch)
-            self._overflowed |= not self._ready.add(batch)
+            self._intake.add(batch)
             if isinstance(error, StorageUnansweredError):
                 self._doubtful.update(run.id for run in batch)
             self.course.fail(str(error))
@@ -380,12 +298,13 @@ class Dispatcher:
             return True
         except BaseException:
             self._unclaim(batch)
-            self._overflowed = True
+            self._intake.leave_out()
             raise
         self._go_on()
-        self._overflowed |= bool(self._doubtful)
+        if self._doubtful:
+            self._intake.leave_out()
         self._doubtful.clear()
-        _tell_broken(claimed.broken)
+        tell_broken(claimed.broken)
         self._sort_out(batch, claimed)
         for run in claimed.runs:
             self._start(run, since=asked)
@@ -398,7 +317,7 @@ class Dispatcher:
 
     def _go_on(self) -> None:
         self.course.go_on()
-        self._looked_at = self._clock.monotonic()
+        self._went_on_at = self._clock.monotonic()
 
     def _sort_out(self, batch: list[WaitingRun], claimed: Claimed) -> None:
         """Put back what must wait for its host, and let go of what is not to be had."""
@@ -412,9 +331,11 @@ class Dispatcher:
         self._ready.meet(claimed.admission.rivals, me=self._leader.owner, now=now)
         known = refused.union(run.attempt.execution_id for run in claimed.runs)
         gone = [run for run in batch if run.id not in known]
-        # It was claimed elsewhere, or waits for a slot of its job that is taken there.
-        self._overflowed |= bool(gone)
-        self._misled |= 2 * len(gone) > len(batch)
+        if gone:
+            # It was claimed elsewhere, or waits for a slot of its job that is taken there.
+            self._intake.leave_out()
+        if 2 * len(gone) > len(batch):
+            self._intake.mislead()
         self._unclaim(gone)
 
     def _claim(
@@ -481,11 +402,6 @@ class Dispatcher:
         self._sending.discard(run.attempt.execution_id)
         self._ready.release_host(run.waiting.host)
         self._news.set()
-
-
-def _tell_broken(jobs: Iterable[BrokenJob]) -> None:
-    for job in jobs:
-        log.error("job.broken", job_id=job.id, problem=job.problem)
 
 
 def _again(run: ClaimedRun, ending: Ending) -> WaitingRun:

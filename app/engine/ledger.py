@@ -23,6 +23,7 @@ from app.domain.errors import StorageUnansweredError, UnavailableError
 from app.domain.execution import ExecutionStatus, NewExecution, Reason, WaitingRun
 from app.domain.ids import JobId
 from app.domain.job import DueJob
+from app.domain.policies import job_slots
 from app.engine.backlog import Backlog
 from app.engine.course import Course
 from app.engine.pacer import Pacer
@@ -31,7 +32,6 @@ from app.engine.presence import Presence
 from app.engine.tick import DueInstants, JobPlan, Moment, plan_job
 from app.repositories import execution_repository, job_repository
 from app.repositories.job_repository import Advance, BrokenJob
-from app.repositories.run_repository import job_slots
 
 log = structlog.get_logger(__name__)
 

@@ -63,9 +63,9 @@ class ReadyQueue:
         return len(self._known)
 
     @property
-    def known(self) -> frozenset[ExecutionId]:
-        """Tell which runs are held."""
-        return frozenset(self._known)
+    def held(self) -> Mapping[ExecutionId, WaitingRun]:
+        """Tell which runs are held now."""
+        return dict(self._known)
 
     @property
     def has_room(self) -> bool:

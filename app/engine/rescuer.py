@@ -26,11 +26,11 @@ from app.domain.clock import Clock
 from app.domain.errors import UnavailableError
 from app.domain.execution import ExecutionStatus, WaitingRun
 from app.domain.ids import ExecutionId
-from app.domain.policies import OnCrash
+from app.domain.policies import OnCrash, job_slots
 from app.engine.course import Course
 from app.repositories import lease_repository, orphan_repository, run_repository
 from app.repositories.orphan_repository import OrphanRun
-from app.repositories.run_repository import Ending, job_slots
+from app.repositories.run_repository import Ending
 
 log = structlog.get_logger(__name__)
 

@@ -13,6 +13,7 @@ from app.engine.attempts import Attempts
 from app.engine.auditor import Auditor, AuditorOptions
 from app.engine.clock_watch import ClockWatch, ClockWatchOptions
 from app.engine.dispatcher import Dispatcher, DispatcherOptions
+from app.engine.intake import IntakeOptions
 from app.engine.job_store import WindowJobStore
 from app.engine.leases import SPAN_AMONG_REPLICAS, LeaseOptions
 from app.engine.ledger import Committed, Ledger, LedgerOptions
@@ -199,7 +200,7 @@ def _dispatcher_options(ground: Ground) -> DispatcherOptions:
         host_concurrency=settings.host_concurrency,
         host_gap=timedelta(seconds=1 / rate) if rate else timedelta(0),
         leases=LeaseOptions(span=None if ground.alone else SPAN_AMONG_REPLICAS),
-        poll_every=timedelta.max if ground.alone else _POLL_AMONG_REPLICAS,
+        intake=IntakeOptions(poll_every=timedelta.max if ground.alone else _POLL_AMONG_REPLICAS),
         # Among replicas a claim holds its hosts' locks: more of them would meet more often.
         claim_max=(settings.concurrency + 1) // 2 if ground.alone else None,
     )

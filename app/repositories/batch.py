@@ -6,7 +6,8 @@ A batch is one JSON text; the statement reads it as a table (SQLite: ``json_each
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 _TEXT = sa.Text()
 _INTEGER = sa.BigInteger()
+# Rows of a long answer that come together: some milliseconds of reading and making objects.
+_PIECE = 1000
 
 
 class Batch:
@@ -78,6 +81,37 @@ class Gathered:
         else:
             found = connection.execute(self._rows, values).fetchall()
         return found
+
+
+class LongAnswer:
+    """A statement with thousands of rows, which come a thousand at a time.
+
+    All at once they would keep everybody else from the interpreter for as long as they are read,
+    one at a time SQLite would give its lock away for each. Columns are texts, integers and None.
+    """
+
+    def __init__(self, statement: sa.Select[Any], *, order: str) -> None:
+        """``order``: the column by which the statement orders its rows."""
+        self._rows = statement.order_by(statement.selected_columns[order])
+        rows = self._rows.subquery("gathered")
+        place = sa.func.row_number().over(order_by=rows.c[order]).label("place")
+        numbered = sa.select(place, *rows.c).subquery("numbered")
+        size = sa.literal_column(str(_PIECE), _INTEGER)
+        piece = (numbered.c.place - sa.literal_column("1", _INTEGER)) // size
+        text = sa.func.json_group_array(sa.func.json_array(*numbered.c))
+        self._pieces = sa.select(text).group_by(piece)
+
+    def fetch(
+        self, connection: Any, values: dict[str, object]
+    ) -> Iterator[Sequence[Sequence[Any]]]:
+        """Run it and tell its rows in their order, piece by piece."""
+        if connection.dialect.name == "sqlite":
+            for text in connection.execute(self._pieces, values).scalars():
+                yield [row[1:] for row in sorted(json.loads(text), key=itemgetter(0))]
+        else:
+            piecewise = {"yield_per": _PIECE}
+            found = connection.execute(self._rows, values, execution_options=piecewise)
+            yield from found.partitions()
 
 
 def parameters(rows: Sequence[Sequence[object]], **others: object) -> dict[str, object]:

@@ -4,14 +4,14 @@ Each change is a compare-and-set. A claim takes only what still waits; an outcom
 the owner under its fence, so a process that lost its lease changes nothing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
-from app.db.unit_of_work import ReadConnection, WriteConnection
+from app.db.unit_of_work import WriteConnection
 from app.domain.clock import from_us, to_us
 from app.domain.execution import (
     Attempt,
@@ -22,7 +22,6 @@ from app.domain.execution import (
     WaitingRun,
 )
 from app.domain.ids import ExecutionId, JobId
-from app.domain.policies import OverlapPolicy, RunPolicy
 from app.domain.record import record
 from app.models.tables import attempts, executions, job_revisions
 from app.repositories import host_repository, slot_repository
@@ -37,7 +36,6 @@ from app.repositories.ledger_conditions import (
     NAMED_RUNNING,
     NAMED_WAITING,
     OF_ITS_REVISION,
-    WAITING,
 )
 from app.repositories.unreadable_repository import UnreadableRun
 
@@ -129,45 +127,6 @@ _RECORD = (
     )
 )
 _KEEP_ATTEMPT = sa.insert(attempts)
-_ranked = (
-    sa.select(
-        executions.c.id,
-        executions.c.job_id,
-        executions.c.job_revision,
-        executions.c.exclusive,
-        executions.c.next_attempt_us,
-        sa.func.row_number()
-        .over(
-            partition_by=executions.c.job_id,
-            order_by=(executions.c.next_attempt_us, executions.c.seq),
-        )
-        .label("place"),
-    )
-    .where(WAITING, executions.c.next_attempt_us <= sa.bindparam("until_us"))
-    .subquery("ranked")
-)
-_WAITING_RUNS = (
-    sa.select(
-        _ranked.c.id,
-        _ranked.c.job_id,
-        _ranked.c.exclusive,
-        job_revisions.c.host,
-        _ranked.c.next_attempt_us,
-        job_revisions.c.policy,
-    )
-    .join_from(
-        _ranked,
-        job_revisions,
-        sa.and_(
-            job_revisions.c.job_id == _ranked.c.job_id,
-            job_revisions.c.revision == _ranked.c.job_revision,
-        ),
-    )
-    .where(_ranked.c.place <= sa.bindparam("per_job"))
-    .where(sa.not_(IDS.holds(job_revisions.c.host, "id")))
-    .order_by(_ranked.c.next_attempt_us)
-    .limit(sa.bindparam("row_limit"))
-)
 
 
 class _Claimable(NamedTuple):
@@ -217,51 +176,6 @@ class Ending:
     outcome: Outcome
     retries: int
     next_attempt_at: datetime | None
-
-
-def job_slots(policy: RunPolicy) -> int | None:
-    """Tell how many executions of a job may run at once (None: any number)."""
-    return None if policy.overlap is OverlapPolicy.ALLOW else policy.max_instances
-
-
-def waiting_runs(
-    connection: ReadConnection,
-    *,
-    until: datetime,
-    limit: int,
-    per_job: int,
-    beside: Collection[str] = (),
-) -> tuple[list[WaitingRun], list[UnreadableRun]]:
-    """Read what waits for a worker and may start by ``until``, soonest first.
-
-    At most ``limit`` runs, and ``per_job`` of each job, so that one backlog hides no other job;
-    none to the hosts in ``beside``.
-    """
-    found: list[WaitingRun] = []
-    unreadable: list[UnreadableRun] = []
-    hosts = [(host,) for host in beside]
-    values = parameters(hosts, until_us=to_us(until), row_limit=limit, per_job=per_job)
-    for execution_id, job_id, exclusive, host, next_attempt_us, policy in connection.execute(
-        _WAITING_RUNS, values
-    ):
-        try:
-            slots = job_slots(load_policy(policy))
-        except UnreadableDefinitionError as error:
-            unreadable.append(
-                UnreadableRun(execution_id=ExecutionId(execution_id), problem=str(error))
-            )
-            continue
-        found.append(
-            WaitingRun(
-                id=ExecutionId(execution_id),
-                job_id=JobId(job_id),
-                host=host,
-                next_attempt_at=from_us(next_attempt_us),
-                # A row written while its job allowed one at a time keeps to that.
-                job_slots=1 if exclusive else slots,
-            )
-        )
-    return found, unreadable
 
 
 def claim_runs(

@@ -14,6 +14,7 @@ from app.domain.errors import JobNotFoundError
 from app.domain.execution import Cause, ExecutionStatus, Reason
 from app.domain.ids import ExecutionId, JobId
 from app.domain.job import Change, JobState
+from app.domain.policies import job_slots
 from app.domain.revision import LedgerEntry, Revision, Standing
 from app.domain.schedule import Schedule
 from app.engine.explanation import (
@@ -29,7 +30,6 @@ from app.engine.explanation import (
 )
 from app.engine.rule_match import Asked, RuleMatch, match_rule
 from app.repositories import revision_repository, service_event_repository
-from app.repositories.run_repository import job_slots
 from app.repositories.service_event_repository import ServiceEventKind
 
 # Revisions whose clock epochs may have rows of one time: more only if the clock was set back often.

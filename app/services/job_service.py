@@ -34,7 +34,7 @@ from app.domain.execution import (
 )
 from app.domain.ids import ExecutionId, JobId, random_execution_id
 from app.domain.job import Change, Job, JobDefinition, JobState
-from app.domain.policies import OverlapPolicy
+from app.domain.policies import OverlapPolicy, job_slots
 from app.domain.schedule import CronRule, CrontabRule, DateRule, Schedule
 from app.engine.accounting import IdleSpan, account_due, account_idle, find_idle
 from app.engine.publisher import Publisher
@@ -43,7 +43,6 @@ from app.engine.triggers import ScheduleTrigger, build_trigger, check_fires
 from app.repositories import execution_repository, job_repository
 from app.repositories.definition_codec import host_of
 from app.repositories.new_job_repository import FirstJob, insert_new_jobs
-from app.repositories.run_repository import job_slots
 from app.security.egress import EgressPolicy
 from app.services.created_job import CreatedJob
 from app.services.idempotency import RequestKey, answer_once, find_answer

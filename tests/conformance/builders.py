@@ -19,6 +19,7 @@ from app.domain.execution import (
     NewExecution,
     Outcome,
     Reason,
+    WaitingRun,
 )
 from app.domain.history import HistoryFilter
 from app.domain.ids import ExecutionId, JobId, execution_id_for
@@ -30,9 +31,11 @@ from app.repositories import (
     history_repository,
     job_repository,
     run_repository,
+    waiting_repository,
 )
 from app.repositories.run_repository import Claim, Ending
 from app.repositories.unreadable_repository import UnreadableRun
+from app.repositories.waiting_repository import WaitingLimits
 from tests.support.databases import Database
 
 NOW = datetime(2026, 11, 21, 7, 0, 0, 123457, tzinfo=UTC)
@@ -145,14 +148,25 @@ def make_claim(**changes: Any) -> Claim:
     return Claim(**{**values, **changes})
 
 
+def make_limits(**changes: Any) -> WaitingLimits:
+    """Let a look find everything, however far ahead."""
+    values: dict[str, Any] = {"until": NOW + timedelta(days=1), "rows": 2000, "per_job": 2000}
+    return WaitingLimits(**{**values, "crowd": 250, **changes})
+
+
+async def list_waiting(database: Database) -> list[WaitingRun]:
+    """Read what waits; all of it can be read."""
+    found = await database.read(waiting_repository.soonest_runs, limits=make_limits())
+    assert found.unreadable == []
+    return found.runs
+
+
 async def claim_all(
     database: Database, **changes: Any
 ) -> tuple[list[ClaimedRun], list[UnreadableRun]]:
     """Claim everything that waits, however far ahead."""
-    waiting, _ = await database.read(
-        run_repository.waiting_runs, until=NOW + timedelta(days=1), limit=1000, per_job=1000
-    )
-    return await database.write(run_repository.claim_runs, waiting, make_claim(**changes))
+    found = await database.read(waiting_repository.soonest_runs, limits=make_limits())
+    return await database.write(run_repository.claim_runs, found.runs, make_claim(**changes))
 
 
 async def claim_one(database: Database, **changes: Any) -> ClaimedRun:

@@ -39,6 +39,7 @@ from app.repositories import (
     revision_repository,
     run_repository,
     totals_repository,
+    waiting_repository,
 )
 from app.repositories.host_repository import HostLimits
 from app.repositories.job_repository import Advance
@@ -52,6 +53,7 @@ from tests.conformance.builders import (
     SECOND,
     make_claim,
     make_job,
+    make_limits,
 )
 from tests.support.births import any_birth
 from tests.support.databases import Database, DatabaseKind, Databases, open_database
@@ -155,8 +157,11 @@ HOT = [
     hot("due_jobs_by_id", partial(job_repository.due_jobs_by_id, job_ids=SOME_JOBS), "jobs_pkey"),
     hot("current_ticks", partial(job_repository.current_ticks, job_ids=SOME_JOBS), "jobs_pkey"),
     hot("find_job", partial(job_repository.find_job, job_id=SOME_JOBS[0]), "jobs_pkey"),
-    hot("waiting_runs",
-        partial(run_repository.waiting_runs, until=NOW + 5 * SECOND, limit=100, per_job=10),
+    hot("soonest_runs",
+        partial(waiting_repository.soonest_runs, limits=make_limits(until=NOW + 5 * SECOND)),
+        "executions_ready", "job_revisions_pkey"),
+    hot("runs_of_each_job",
+        partial(waiting_repository.runs_of_each_job, limits=make_limits(until=NOW + 5 * SECOND)),
         "executions_ready", "job_revisions_pkey"),
     hot("claim_runs",
         partial(run_repository.claim_runs, waiting=[waiting(8901), waiting(8902)],
@@ -470,6 +475,22 @@ async def test_named_rows_are_looked_up_whatever_the_statistics(
         assert plan.indexes <= statement.indexes, plan.text
 
 
+async def test_what_may_start_soonest_is_read_in_order(databases: Databases, kind: DatabaseKind):
+    """However much waits behind it, it is not sorted: the limit ends the reading."""
+    look = partial(waiting_repository.soonest_runs, limits=make_limits())
+    # SQLite keeps no statistics.
+    for filling in (fill,) if kind is DatabaseKind.SQLITE else (fill, burst):
+        url = await databases.shared(kind, f"soonest {filling.__name__}", filling)
+        async with open_database(url) as filled:
+            with pytest.raises(_ExplainedError) as explained:
+                await filled.write(explain, look)
+        for plan in explained.value.plans:
+            reading, _, numbering = plan.text.partition("SCAN gathered")
+            assert "executions_ready" in reading
+            assert re.search('"Sort"|TEMP B-TREE', reading) is None, reading
+            assert (kind is DatabaseKind.SQLITE) == bool(numbering)
+
+
 @pytest.mark.only_on(DatabaseKind.POSTGRES, because="with SQLite there is no other process")
 async def test_limits_per_host_are_asked_by_index(databases: Databases):
     """The slots that other processes hold are counted by their index, whatever has ended."""
@@ -536,7 +557,8 @@ def _explain_sqlite(connection: WriteConnection, statement: str, values: Any) ->
     }
     # What a subquery gave is read through by nature; where it came from is told by its own steps.
     made = ("SCAN (subquery", "SCAN ranked", "SCAN open_rows", "SCAN counted", "SCAN anon_",
-            "SCAN merged", "SCAN near_rows", "SCAN gathered", "SCAN batch")  # fmt: skip
+            "SCAN merged", "SCAN near_rows", "SCAN gathered", "SCAN numbered",
+            "SCAN batch")  # fmt: skip
     scans = [
         step
         for step in steps

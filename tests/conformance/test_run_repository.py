@@ -17,8 +17,8 @@ from app.domain.execution import (
     WaitingRun,
 )
 from app.domain.ids import ExecutionId, JobId, random_execution_id
-from app.domain.job import Change, HttpTarget
-from app.domain.policies import OnCrash, OverlapPolicy, RunPolicy
+from app.domain.job import Change
+from app.domain.policies import OnCrash
 from app.models.tables import executions
 from app.repositories import execution_repository, job_repository, orphan_repository, run_repository
 from app.repositories.unreadable_repository import UnreadableRun
@@ -34,6 +34,7 @@ from tests.conformance.builders import (
     break_job,
     claim_all,
     claim_one,
+    list_waiting,
     make_claim,
     make_definition,
     make_ending,
@@ -61,121 +62,6 @@ async def found(database: Database, execution_id: ExecutionId) -> Execution:
     execution = await database.read(execution_repository.find_execution, execution_id)
     assert execution is not None
     return execution
-
-
-async def waiting(database: Database, **changes: object) -> list[WaitingRun]:
-    limits = {"until": LATER, "limit": 100, "per_job": 100, **changes}
-    runs, unreadable = await database.read(run_repository.waiting_runs, **limits)  # type: ignore[arg-type]  # named by tests
-    assert unreadable == []
-    return runs
-
-
-async def test_one_job_hides_no_other_from_the_waiting(database: Database):
-    """Of each job only so many waiting runs are read, its soonest."""
-    await add_job(database)
-    await add_job(database, OTHER)
-    await add_rows(database, *(make_row(number) for number in range(5)), make_row(9, OTHER))
-    runs = await waiting(database, per_job=2)
-    assert [run.id for run in runs] == [make_row(0).id, make_row(1).id, make_row(9, OTHER).id]
-
-
-async def test_the_waiting_are_read_beside_some_hosts(database: Database):
-    """A host whose runs are known takes no part of a limited answer."""
-    await add_job(database)
-    target = HttpTarget(method="GET", url="http://other.test/")
-    delivery = replace(make_definition().delivery, target=target)
-    await add_job(database, OTHER, definition=make_definition(delivery=delivery))
-    rows = [make_row(number) for number in range(5)]
-    await add_rows(database, *rows, make_row(8, OTHER), make_row(9, OTHER))
-    runs = await waiting(database, limit=3, beside={"target.test:80"})
-    assert [run.id for run in runs] == [make_row(8, OTHER).id, make_row(9, OTHER).id]
-    assert await waiting(database, beside={"target.test:80", "other.test:80"}) == []
-
-
-async def test_waiting_runs_may_start_by_an_instant_soonest_first(database: Database):
-    """An execution that may start exactly then is among them, a microsecond later it is not."""
-    await add_job(database)
-    until = NOW + 10 * SECOND
-    await add_rows(
-        database,
-        make_row(2, next_attempt_at=until),
-        make_row(1, next_attempt_at=until + MICROSECOND),
-        make_row(3, next_attempt_at=until - MICROSECOND),
-        make_unrun(4),
-    )
-    runs = await waiting(database, until=until)
-    assert [run.id for run in runs] == [make_row(3).id, make_row(2).id]
-    assert [run.id for run in await waiting(database, until=until, limit=1)] == [make_row(3).id]
-
-
-async def test_a_waiting_run_says_what_orders_and_limits_it(database: Database):
-    """Host, job, earliest start and the job's slots come with a waiting run."""
-    await add_job(database)
-    await add_rows(database, make_row())
-    assert await waiting(database) == [
-        WaitingRun(
-            id=make_row().id,
-            job_id=JOB,
-            host="target.test:80",
-            next_attempt_at=NOW,
-            job_slots=1,
-        )
-    ]
-
-
-@pytest.mark.parametrize(
-    ("overlap", "slots"),
-    [(OverlapPolicy.ALLOW, None), (OverlapPolicy.QUEUE_ALL, 3), (OverlapPolicy.SKIP, 3)],
-    ids=str,
-)
-async def test_slots_follow_the_overlap_policy(
-    database: Database, overlap: OverlapPolicy, slots: int | None
-):
-    """A job that allows overlaps has any number of slots, else as many as its instances.
-
-    A row written while its job allowed one at a time keeps to that.
-    """
-    policy = RunPolicy(misfire_grace=None, overlap=overlap, max_instances=3)
-    await add_job(database, definition=make_definition(policy=policy))
-    await add_rows(database, make_row(1, exclusive=False), make_row(2, exclusive=True))
-    assert [run.job_slots for run in await waiting(database)] == [slots, 1]
-
-
-async def test_a_run_that_waits_for_its_retry_waits_like_any_other(database: Database):
-    """A retrying execution is read with the time of its next attempt."""
-    await add_job(database)
-    await add_rows(database, make_row())
-    run = await claim_one(database)
-    ending = make_ending(run, ExecutionStatus.RETRYING)
-    await record(database, ending)
-    assert [(run.id, run.next_attempt_at) for run in await waiting(database)] == [
-        (make_row().id, ending.next_attempt_at)
-    ]
-
-
-async def test_what_runs_does_not_wait(database: Database):
-    """A claimed execution is not read as waiting."""
-    await add_job(database)
-    await add_rows(database, make_row())
-    await claim_one(database)
-    assert await waiting(database) == []
-
-
-async def test_an_unreadable_policy_does_not_hide_what_else_waits(database: Database):
-    """Executions of a job that cannot be read are told apart, with the reason."""
-    await add_job(database)
-    await add_job(database, OTHER)
-    await add_rows(database, make_row(), make_row(0, OTHER))
-    await break_job(database, "policy", OTHER)
-    runs, unreadable = await database.read(
-        run_repository.waiting_runs, until=LATER, limit=10, per_job=10
-    )
-    assert [run.id for run in runs] == [make_row().id]
-    assert unreadable == [
-        UnreadableRun(
-            execution_id=make_row(0, OTHER).id, problem="the stored policy cannot be read"
-        )
-    ]
 
 
 async def test_a_claim_commits_the_attempt_with_owner_fence_and_lease(database: Database):
@@ -231,7 +117,7 @@ async def test_a_second_claim_takes_nothing(database: Database):
     """What is claimed once cannot be claimed again, by whomever."""
     await add_job(database)
     await add_rows(database, make_row())
-    runs = await waiting(database)
+    runs = await list_waiting(database)
     first, _ = await database.write(run_repository.claim_runs, runs, make_claim())
     again, unreadable = await database.write(
         run_repository.claim_runs, runs, make_claim(owner="another:2", fence=FENCE + 1)
@@ -248,7 +134,7 @@ async def test_a_claim_leaves_out_what_was_cancelled_meanwhile(database: Databas
     await add_job(database)
     await add_job(database, OTHER)
     await add_rows(database, make_row(), make_row(0, OTHER))
-    runs = await waiting(database)
+    runs = await list_waiting(database)
     await database.write(
         execution_repository.cancel_waiting, JOB, reason=Reason.USER, now_us=NOW_US
     )
@@ -285,7 +171,7 @@ async def test_of_two_exclusive_runs_of_a_job_one_is_claimed(database: Database)
     ]
     again, _ = await claim_all(database)
     assert again == []
-    assert [run.id for run in await waiting(database)] == [make_row(2).id]
+    assert [run.id for run in await list_waiting(database)] == [make_row(2).id]
 
 
 @pytest.mark.parametrize("column", ["policy", "delivery"])
@@ -294,7 +180,7 @@ async def test_an_unreadable_revision_is_not_claimed(database: Database, column:
     await add_job(database)
     await add_job(database, OTHER)
     await add_rows(database, make_row(), make_row(0, OTHER))
-    runs = await waiting(database)
+    runs = await list_waiting(database)
     await break_job(database, column)
     claimed, unreadable = await database.write(run_repository.claim_runs, runs, make_claim())
     assert [run.attempt.execution_id for run in claimed] == [make_row(0, OTHER).id]
@@ -546,7 +432,7 @@ async def test_a_waiting_run_goes_by_the_definition_it_was_queued_with(database:
         job_repository.save_job, edited, Change.EDITED, accounted=edited.cursor, actor=None
     )
     await add_rows(database, make_row(2, job_revision=2))
-    first, second = await waiting(database)
+    first, second = await list_waiting(database)
     assert first.host != "other.test:8080"
     assert second.host == "other.test:8080"
 
@@ -557,7 +443,7 @@ async def test_replicas_share_a_jobs_limit(postgres: Database):
     policy = replace(make_definition().policy, max_instances=2)
     await add_job(postgres, definition=make_definition(policy=policy))
     await add_rows(postgres, *(make_row(number, exclusive=False) for number in range(6)))
-    runs = await waiting(postgres)
+    runs = await list_waiting(postgres)
     assert {run.job_slots for run in runs} == {2}
     claims = [
         postgres.write(run_repository.claim_runs, [run], make_claim(owner=f"replica:{number}"))

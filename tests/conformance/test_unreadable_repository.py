@@ -22,6 +22,7 @@ from tests.conformance.builders import (
     add_rows,
     break_job,
     claim_all,
+    list_waiting,
     make_claim,
     make_row,
 )
@@ -128,7 +129,7 @@ async def test_a_claim_of_a_damaged_definition_breaks_its_job(database: Database
     """What a claim could not read is what breaks the job."""
     await add_job(database)
     await add_rows(database, make_row())
-    waiting, _ = await database.read(run_repository.waiting_runs, until=NOW, limit=10, per_job=10)
+    waiting = await list_waiting(database)
     await break_job(database, column)
     _, damaged = await database.write(run_repository.claim_runs, waiting, make_claim())
     assert [job.id for job in await end(database, *damaged)] == [JOB]

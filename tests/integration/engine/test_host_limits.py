@@ -9,7 +9,8 @@ from app.domain.clock import SystemClock, to_us
 from app.domain.execution import ClaimedRun, ExecutionStatus
 from app.domain.ids import JobId
 from app.repositories import execution_repository, run_repository
-from tests.conformance.builders import make_claim, make_ending, make_row
+from app.repositories.waiting_repository import soonest_runs
+from tests.conformance.builders import make_claim, make_ending, make_limits, make_row
 from tests.integration.engine.test_pipeline import EVERY_HOUR, create, ended
 from tests.support.databases import DatabaseKind
 from tests.support.homes import Home
@@ -30,7 +31,7 @@ async def run_elsewhere(pipeline: Pipeline, job_id: str) -> ClaimedRun:
 
     def claim(connection: WriteConnection) -> ClaimedRun:
         execution_repository.insert_executions(connection, [row], now_us=to_us(now))
-        waiting, _ = run_repository.waiting_runs(connection, until=now, limit=10, per_job=10)
+        waiting = soonest_runs(connection, limits=make_limits(until=now)).runs
         (claimed,), _ = run_repository.claim_runs(
             connection, waiting, make_claim(owner=ANOTHER, now=now)
         )

@@ -18,6 +18,7 @@ from app.domain.job import JobState
 from app.domain.policies import OnCrash, OverlapPolicy, RetryPolicy
 from app.domain.schedule import CronRule, DateRule
 from app.engine.dispatcher import DispatcherOptions
+from app.engine.intake import IntakeOptions
 from app.main import stations as stations_module
 from app.models.tables import jobs
 from tests.integration.engine.test_pipeline import (
@@ -210,9 +211,8 @@ async def test_a_slow_commit_does_not_keep_a_run_from_being_sent(home: Home):
 
 async def test_one_backlog_keeps_nobody_out(home: Home, monkeypatch: pytest.MonkeyPatch):
     """While a job's backlog fills its share of the memory, another job's run starts."""
-    options = DispatcherOptions(
-        ready_max=50, ready_max_per_job=20, sweep_every=SECOND, host_concurrency=200
-    )
+    intake = IntakeOptions(ready_max=50, ready_max_per_job=20, sweep_every=SECOND)
+    options = DispatcherOptions(intake=intake, host_concurrency=200)
     monkeypatch.setattr(stations_module, "_dispatcher_options", lambda _: options)
 
     class Partial(ScriptedRunner):

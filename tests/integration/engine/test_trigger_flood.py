@@ -13,7 +13,8 @@ from app.domain.ids import JobId
 from app.domain.policies import OverlapPolicy
 from app.engine.tick import QUEUE_MAX
 from app.repositories import execution_repository, run_repository
-from tests.conformance.builders import make_claim, make_ending, make_row
+from app.repositories.waiting_repository import soonest_runs
+from tests.conformance.builders import make_claim, make_ending, make_limits, make_row
 from tests.integration.engine.test_pipeline import (
     EVERY_HOUR,
     EVERY_SECOND,
@@ -76,9 +77,7 @@ def put_in_line(connection: WriteConnection, *, job_id: JobId, status: Execution
     rows = [make_row(number, job_id, **fields) for number in range(QUEUE_MAX)]
     execution_repository.insert_executions(connection, rows, now_us=to_us(moment))
     if status is ExecutionStatus.RETRYING:
-        waiting, _ = run_repository.waiting_runs(
-            connection, until=later, limit=QUEUE_MAX, per_job=QUEUE_MAX
-        )
+        waiting = soonest_runs(connection, limits=make_limits(until=later)).runs
         runs, _ = run_repository.claim_runs(connection, waiting, make_claim(now=moment))
         endings = [make_ending(run, status, next_attempt_at=later) for run in runs]
         run_repository.record_endings(connection, endings)

@@ -332,7 +332,7 @@ def test_what_does_not_wait_any_more_is_let_go():
     assert taken == ["exe_1", "exe_6", "exe_8"]
     assert queue.take(1, NOON) == []
     queue.forget({ExecutionId(f"exe_{number}") for number in (1, 2, 5, 7, 9)})
-    assert queue.known == {"exe_3", "exe_4"}
+    assert set(queue.held) == {"exe_3", "exe_4"}
     for host in ("full:80", "job:80", "turn:80"):
         queue.release_host(host)
     queue.release_job(JobId("one"))

@@ -1,0 +1,222 @@
+"""Brings waiting runs into memory: those that are handed over, and those found in the database.
+
+The database is looked at after a start, when something did not fit, when another process says that
+runs wait, and every sweep interval. A look reads what may start soonest, however much waits behind
+it. Where a backlog fills the answer, what it may hide is sought beside the claims (``survey``):
+that takes time in proportion to all that waits, and ten times as long it is not done again.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from app.db.unit_of_work import UnitOfWork
+from app.domain.clock import Clock, to_us
+from app.domain.errors import UnavailableError
+from app.domain.execution import WaitingRun
+from app.domain.ids import ExecutionId
+from app.engine.ready_queue import CROWD_PART, ReadyQueue
+from app.repositories import unreadable_repository, waiting_repository
+from app.repositories.job_repository import BrokenJob
+from app.repositories.unreadable_repository import UnreadableRun
+from app.repositories.waiting_repository import Waiting, WaitingLimits
+
+log = structlog.get_logger(__name__)
+
+# With so many runs in memory there is no hurry to look for more: a few batches of claims.
+_PLENTY = 1000
+# Backlogs of few hosts may fill what one look behind others gives; then further ones are sought.
+_LOOKS_MAX = 3
+# Of the time, looking behind backlogs takes one part in so many.
+_SURVEY_SHARE = 11
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeOptions:
+    """How many waiting runs are held in memory, and how often the database is looked at."""
+
+    # Waiting runs held in memory (about 0.5 KiB each); the rest stays in the database.
+    ready_max: int = 20_000
+    # Of which so many of one job at most, so that one backlog cannot keep all others out.
+    ready_max_per_job: int = 500
+    # How often the database is looked at again for what did not fit.
+    refill_every: timedelta = timedelta(milliseconds=500)
+    # How often, at most, it is looked at because another process says that runs wait.
+    look_every: timedelta = timedelta(milliseconds=100)
+    # How often, and some time later, while few runs are in memory: word of what another process
+    # left to do may have been lost. ``timedelta.max``: no other process does.
+    poll_every: timedelta = timedelta.max
+    # How far ahead retries are held in memory, and how often the database is swept for more.
+    horizon: timedelta = timedelta(seconds=60)
+    sweep_every: timedelta = timedelta(seconds=20)
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        if self.ready_max < 1 or self.ready_max_per_job < 1:
+            raise ValueError("ready_max and ready_max_per_job must be at least 1")
+        if self.sweep_every >= self.horizon:
+            raise ValueError("sweeps must come more often than the horizon is long")
+
+
+class Intake:
+    """Fills a ready queue for one dispatcher.
+
+    ``is_ours`` tells of runs that are claimed here already, and ``on_found`` hears when ``survey``
+    brought some in.
+    """
+
+    def __init__(
+        self,
+        *,
+        unit_of_work: UnitOfWork,
+        clock: Clock,
+        options: IntakeOptions,
+        ready: ReadyQueue,
+        is_ours: Callable[[ExecutionId], bool],
+        on_found: Callable[[], None],
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+        self._options = options
+        self._ready = ready
+        self._is_ours = is_ours
+        self._on_found = on_found
+        # Something waits, or may wait, that is not in memory.
+        self._overflowed = False
+        self._asked = self._misled = False
+        # When the next look is due, whatever happens, and when the last one was begun.
+        self._due_at = self._looked_at = clock.monotonic()
+        # Hosts whose backlogs filled a look, while they are to be looked behind.
+        self._crowds: set[str] = set()
+        self._hides = asyncio.Event()
+        self._chance = random.Random()  # noqa: S311 - spreads claims, guards nothing
+
+    def add(self, runs: Iterable[WaitingRun]) -> None:
+        """Take in waiting runs; those too far ahead or too many are found later."""
+        horizon = self._clock.now() + self._options.horizon
+        fitted = self._ready.add([run for run in runs if run.next_attempt_at <= horizon])
+        self._overflowed |= not fitted
+
+    def leave_out(self) -> None:
+        """Note that something waits, or may wait, that is not in memory."""
+        self._overflowed = True
+
+    def ask(self) -> None:
+        """Look soon: another process says that runs wait."""
+        self._asked = True
+
+    def mislead(self) -> None:
+        """Look soon: most of what was claimed did not wait any more."""
+        self._misled = True
+
+    def look_now(self) -> None:
+        """Let the next look be due."""
+        self._due_at = self._clock.monotonic()
+
+    def is_due(self) -> bool:
+        """Tell whether the database is to be looked at now; not all the time."""
+        if self._clock.monotonic() >= self._due_at:
+            return True
+        plenty = len(self._ready) > _PLENTY
+        pause = self._options.refill_every if plenty else self._options.look_every
+        if self._asked and self._rested(pause):
+            return True
+        if self._misled and self._rested(self._options.look_every):
+            return True
+        if not plenty and self._rested(self._options.poll_every):
+            return True
+        room = len(self._ready) < self._options.ready_max // 2
+        return self._overflowed and room and self._rested(self._options.refill_every)
+
+    def seconds_left(self) -> float:
+        """Tell for how long no look is due, if nothing happens; 0 or less: one is."""
+        seconds = self._due_at - self._clock.monotonic()
+        return min(seconds, self._options.look_every.total_seconds()) if self._asked else seconds
+
+    async def look(self) -> None:
+        """Take in what may start soonest, and let go of what does not wait any more.
+
+        Runs whose job cannot be read are ended. Raises what the database raises; then the next look
+        is due at once.
+        """
+        self._asked = self._misled = False
+        self._looked_at = self._due_at = self._clock.monotonic()
+        limits = self._limits()
+        found = await self._unit_of_work.read(
+            partial(waiting_repository.soonest_runs, limits=limits, held=self._ready.held)
+        )
+        self._ready.forget(found.gone)
+        full = found.rows >= limits.rows
+        self._overflowed = full or found.most_of_a_job >= limits.per_job
+        await self._take(found)
+        crowds = found.crowds(limits)
+        if full and (crowds or found.most_of_a_job > limits.per_job):
+            self._crowds |= crowds
+            self._hides.set()
+        self._due_at = self._looked_at + self._options.sweep_every.total_seconds()
+
+    async def survey(self) -> None:
+        """Seek, where a look found backlogs, what waits behind them, until cancelled."""
+        while True:
+            await self._hides.wait()
+            self._hides.clear()
+            beside, self._crowds = self._crowds, set()
+            begun = self._clock.monotonic()
+            try:
+                await self._look_beside(beside)
+            except UnavailableError as error:
+                log.warning("survey.postponed", why=str(error))
+            took = self._clock.monotonic() - begun
+            await asyncio.sleep(took * (_SURVEY_SHARE - 1))
+
+    async def _look_beside(self, beside: set[str]) -> None:
+        """Take in of each job what waits for others than these hosts, and than those it finds."""
+        for _ in range(_LOOKS_MAX):
+            limits = self._limits()
+            found = await self._unit_of_work.read(
+                partial(waiting_repository.runs_of_each_job, limits=limits, beside=beside)
+            )
+            await self._take(found)
+            self._on_found()
+            crowds = found.crowds(limits)
+            if found.rows < limits.rows or not crowds:
+                return
+            beside |= crowds
+
+    def _limits(self) -> WaitingLimits:
+        return WaitingLimits(
+            until=self._clock.now() + self._options.horizon,
+            rows=self._options.ready_max,
+            per_job=self._options.ready_max_per_job,
+            crowd=self._options.ready_max // CROWD_PART,
+        )
+
+    async def _take(self, found: Waiting) -> None:
+        """Hold what was found, and end what cannot be read."""
+        fresh = [run for run in found.runs if not self._is_ours(run.id)]
+        # Of those ready since the same instant each replica begins elsewhere: in one order they
+        # would all claim the same ones, and all but one in vain.
+        self._chance.shuffle(fresh)
+        self.add(fresh)
+        if found.unreadable:
+            tell_broken(await self._end(found.unreadable))
+
+    async def _end(self, unreadable: list[UnreadableRun]) -> list[BrokenJob]:
+        now_us = to_us(self._clock.now())
+        return await self._unit_of_work.write(
+            lambda connection: unreadable_repository.end_unreadable(connection, unreadable, now_us)
+        )
+
+    def _rested(self, pause: timedelta) -> bool:
+        return self._clock.monotonic() - self._looked_at >= pause.total_seconds()
+
+
+def tell_broken(jobs: Iterable[BrokenJob]) -> None:
+    """Log jobs whose definitions were found unreadable."""
+    for job in jobs:
+        log.error("job.broken", job_id=job.id, problem=job.problem)
