@@ -8,6 +8,7 @@ being committed the next batch gathers, so a lone run goes at once and a herd go
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -137,9 +138,14 @@ class Dispatcher:
             clock=clock,
             options=options.intake,
             ready=self._ready,
-            is_ours=self._is_ours,
+            ours=self._ours,
             on_found=self._news.set,
         )
+
+    @property
+    def intake(self) -> Intake:
+        """What fills the memory; ``intake.survey`` is to run beside ``run``."""
+        return self._intake
 
     @property
     def running_count(self) -> int:
@@ -197,7 +203,7 @@ class Dispatcher:
     def read_again(self) -> None:
         """Read from the database what is not ready yet: its times have changed there."""
         self._ready.drop_later()
-        self._intake.look_now()
+        self._intake.read_again()
         self._news.set()
 
     async def run(self) -> None:
@@ -213,10 +219,6 @@ class Dispatcher:
             if took_some:
                 continue
             await self._wait()
-
-    async def survey(self) -> None:
-        """Seek what backlogs hide in the database, until cancelled."""
-        await self._intake.survey()
 
     async def keep_deadlines(self) -> None:
         """Cut off attempts that have outstayed their deadline, until cancelled.
@@ -271,9 +273,9 @@ class Dispatcher:
             await self._unit_of_work.write(self._withdraw_doubtful)
             self._doubtful.clear()
 
-    def _is_ours(self, execution_id: ExecutionId) -> bool:
-        """Tell whether this process claims a run, makes its attempt or records it."""
-        return execution_id in self._sending or execution_id in self.leases
+    def _ours(self) -> AbstractSet[ExecutionId]:
+        """Tell which runs this process claims, makes the attempts of or records."""
+        return self._sending | self.leases.held
 
     async def _claim_once(self) -> bool:
         """Claim what fits into the free slots; tell whether anything was taken."""

@@ -3,12 +3,14 @@
 The database is looked at after a start, when something did not fit, when another process says that
 runs wait, and every sweep interval. A look reads what may start soonest, however much waits behind
 it. Where a backlog fills the answer, what it may hide is sought beside the claims (``survey``):
-that takes time in proportion to all that waits, and ten times as long it is not done again.
+that takes time in proportion to all that waits, and so it rests ten times as long. What it read may
+have been claimed meanwhile, or wait for a retry: a claim takes nothing that was put off.
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,6 +22,7 @@ from app.domain.clock import Clock, to_us
 from app.domain.errors import UnavailableError
 from app.domain.execution import WaitingRun
 from app.domain.ids import ExecutionId
+from app.engine.course import Course
 from app.engine.ready_queue import CROWD_PART, ReadyQueue
 from app.repositories import unreadable_repository, waiting_repository
 from app.repositories.job_repository import BrokenJob
@@ -32,8 +35,12 @@ log = structlog.get_logger(__name__)
 _PLENTY = 1000
 # Backlogs of few hosts may fill what one look behind others gives; then further ones are sought.
 _LOOKS_MAX = 3
-# Of the time, looking behind backlogs takes one part in so many.
-_SURVEY_SHARE = 11
+# Looking behind backlogs rests so many times as long as it takes, and at least for a moment; not
+# beyond a sweep, lest a suspended machine or a stalled database put it off for hours.
+_REST_FOLD = 10
+_REST_MIN = timedelta(milliseconds=10)
+# Wait after a search that the database did not let end.
+_RETRY_WAIT = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +73,8 @@ class IntakeOptions:
 class Intake:
     """Fills a ready queue for one dispatcher.
 
-    ``is_ours`` tells of runs that are claimed here already, and ``on_found`` hears when ``survey``
-    brought some in.
+    ``ours`` tells which runs are claimed here, or about to be, and are not recorded yet;
+    ``on_found`` hears when ``survey`` brought some in.
     """
 
     def __init__(
@@ -77,21 +84,25 @@ class Intake:
         clock: Clock,
         options: IntakeOptions,
         ready: ReadyQueue,
-        is_ours: Callable[[ExecutionId], bool],
+        ours: Callable[[], AbstractSet[ExecutionId]],
         on_found: Callable[[], None],
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._options = options
         self._ready = ready
-        self._is_ours = is_ours
+        self._ours = ours
         self._on_found = on_found
+        # How the survey fares.
+        self.course = Course()
         # Something waits, or may wait, that is not in memory.
         self._overflowed = False
         self._asked = self._misled = False
+        # Times in the database have changed: once for each time that what was read before is void.
+        self._epoch = 0
         # When the next look is due, whatever happens, and when the last one was begun.
         self._due_at = self._looked_at = clock.monotonic()
-        # Hosts whose backlogs filled a look, while they are to be looked behind.
+        # Hosts whose backlogs filled a look, while what they hide is to be sought.
         self._crowds: set[str] = set()
         self._hides = asyncio.Event()
         self._chance = random.Random()  # noqa: S311 - spreads claims, guards nothing
@@ -114,8 +125,13 @@ class Intake:
         """Look soon: most of what was claimed did not wait any more."""
         self._misled = True
 
+    def read_again(self) -> None:
+        """Look now: times in the database have changed, and what is being read is void."""
+        self._epoch += 1
+        self.look_now()
+
     def look_now(self) -> None:
-        """Let the next look be due."""
+        """Let a look be due."""
         self._due_at = self._clock.monotonic()
 
     def is_due(self) -> bool:
@@ -141,46 +157,62 @@ class Intake:
     async def look(self) -> None:
         """Take in what may start soonest, and let go of what does not wait any more.
 
-        Runs whose job cannot be read are ended. Raises what the database raises; then the next look
-        is due at once.
+        No claim may be under way. Runs whose job cannot be read are ended. Raises what the database
+        raises; then the next look is due at once.
         """
-        self._asked = self._misled = False
+        self._asked = self._misled = self._overflowed = False
         self._looked_at = self._due_at = self._clock.monotonic()
-        limits = self._limits()
+        limits, epoch = self._limits(), self._epoch
         found = await self._unit_of_work.read(
             partial(waiting_repository.soonest_runs, limits=limits, held=self._ready.held)
         )
+        if epoch != self._epoch:
+            return
+        self._due_at = self._looked_at + self._options.sweep_every.total_seconds()
         self._ready.forget(found.gone)
         full = found.rows >= limits.rows
-        self._overflowed = full or found.most_of_a_job >= limits.per_job
+        self._overflowed |= full or found.most_of_a_job >= limits.per_job
         await self._take(found)
-        crowds = found.crowds(limits)
-        if full and (crowds or found.most_of_a_job > limits.per_job):
-            self._crowds |= crowds
+        self._crowds = found.crowds(limits)
+        if found.most_of_a_job > limits.per_job:
+            # Without what one job has beyond its part, its host may be none.
+            self._crowds = set()
             self._hides.set()
-        self._due_at = self._looked_at + self._options.sweep_every.total_seconds()
+        elif full and self._crowds:
+            self._hides.set()
 
     async def survey(self) -> None:
         """Seek, where a look found backlogs, what waits behind them, until cancelled."""
         while True:
             await self._hides.wait()
             self._hides.clear()
-            beside, self._crowds = self._crowds, set()
-            begun = self._clock.monotonic()
+            began = self._clock.monotonic()
             try:
-                await self._look_beside(beside)
+                await self._look_behind(set(self._crowds))
             except UnavailableError as error:
+                self._hides.set()
+                self.course.fail(str(error))
                 log.warning("survey.postponed", why=str(error))
-            took = self._clock.monotonic() - begun
-            await asyncio.sleep(took * (_SURVEY_SHARE - 1))
+                await asyncio.sleep(_RETRY_WAIT.total_seconds())
+            else:
+                self.course.go_on()
+            await asyncio.sleep(self._rest_after(self._clock.monotonic() - began))
 
-    async def _look_beside(self, beside: set[str]) -> None:
+    def _rest_after(self, seconds: float) -> float:
+        """Tell for how long nothing is sought behind backlogs after that took so long."""
+        longest = self._options.sweep_every.total_seconds()
+        return min(max(seconds * _REST_FOLD, _REST_MIN.total_seconds()), longest)
+
+    async def _look_behind(self, beside: set[str]) -> None:
         """Take in of each job what waits for others than these hosts, and than those it finds."""
         for _ in range(_LOOKS_MAX):
-            limits = self._limits()
+            limits, epoch = self._limits(), self._epoch
             found = await self._unit_of_work.read(
                 partial(waiting_repository.runs_of_each_job, limits=limits, beside=beside)
             )
+            if epoch != self._epoch:
+                self._hides.set()
+                return
             await self._take(found)
             self._on_found()
             crowds = found.crowds(limits)
@@ -197,8 +229,9 @@ class Intake:
         )
 
     async def _take(self, found: Waiting) -> None:
-        """Hold what was found, and end what cannot be read."""
-        fresh = [run for run in found.runs if not self._is_ours(run.id)]
+        """Hold what was found and is not ours already, and end what cannot be read."""
+        ours = self._ours()
+        fresh = [run for run in found.runs if run.id not in ours]
         # Of those ready since the same instant each replica begins elsewhere: in one order they
         # would all claim the same ones, and all but one in vain.
         self._chance.shuffle(fresh)

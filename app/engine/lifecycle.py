@@ -90,7 +90,8 @@ class Lifecycle:
             recorder, dispatcher = stations.recorder, stations.dispatcher
             self._tasks.loop("recorder", recorder.run, course=recorder.course)
             self._tasks.loop("dispatcher", dispatcher.run, course=dispatcher.course)
-            self._tasks.loop("survey", dispatcher.survey, required=False)
+            intake = dispatcher.intake
+            self._tasks.loop("survey", intake.survey, course=intake.course, required=False)
             self._tasks.loop("deadlines", stations.dispatcher.keep_deadlines)
             if dispatcher.leases.are_renewed:
                 leases = dispatcher.leases

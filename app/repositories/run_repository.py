@@ -58,6 +58,7 @@ _CLAIMABLE = Gathered(
         executions.c.started_us,
         executions.c.job_revision,
         executions.c.exclusive,
+        executions.c.next_attempt_us,
         job_revisions.c.delivery,
         job_revisions.c.policy,
     )
@@ -139,6 +140,7 @@ class _Claimable(NamedTuple):
     started_us: int | None
     job_revision: int
     exclusive: int
+    next_attempt_us: int
     delivery: str
     policy: str
 
@@ -183,8 +185,9 @@ def claim_runs(
 ) -> tuple[list[ClaimedRun], list[UnreadableRun]]:
     """Take those of ``waiting`` that still wait; their attempts' intent is in this transaction.
 
-    What was cancelled or claimed by another is left out of the answer, and so is an exclusive run
-    of a job that has one running (the row of a lost attempt, until it is rescued).
+    What was cancelled or claimed by another is left out of the answer, and so is what waits longer
+    now than ``waiting`` says (its attempt failed meanwhile, and this would be its retry), and an
+    exclusive run of a job that has one running (the row of a lost attempt, until it is rescued).
     """
     free = slot_repository.free_slots(connection, waiting)
     rows = _claimable(connection, [run.id for run in waiting])
@@ -193,9 +196,9 @@ def claim_runs(
     exclusive_jobs: set[JobId] = set()
     for run in waiting:
         row = rows.get(run.id)
-        if row is None or (row.exclusive and run.job_id in exclusive_jobs):
+        if row is None or _waits_longer(row, run, claim):
             continue
-        if free.get(run.job_id, 1) < 1:
+        if free.get(run.job_id, 1) < 1 or (row.exclusive and run.job_id in exclusive_jobs):
             continue
         try:
             claimed.append(_claimed(run, row, claim))
@@ -276,6 +279,14 @@ def _claimable(
     """Read and lock those that may be claimed."""
     found = _CLAIMABLE.fetch(connection, id_parameters(ids))
     return {row[0]: _Claimable(*row) for row in found}
+
+
+def _waits_longer(row: _Claimable, waiting: WaitingRun, claim: Claim) -> bool:
+    """Tell whether a run's time has been put off, since it was found, to one that is to come.
+
+    A time that is to come may be as old as the run itself: the clock was set back.
+    """
+    return row.next_attempt_us > max(to_us(waiting.next_attempt_at), to_us(claim.now))
 
 
 def _claimed(waiting: WaitingRun, row: _Claimable, claim: Claim) -> ClaimedRun:

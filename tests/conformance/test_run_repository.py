@@ -64,6 +64,29 @@ async def found(database: Database, execution_id: ExecutionId) -> Execution:
     return execution
 
 
+async def test_what_was_put_off_since_it_was_found_is_not_claimed(database: Database):
+    """An attempt that failed elsewhere meanwhile is not repeated before its wait is over."""
+    await add_job(database)
+    await add_rows(database, make_row())
+    found = await list_waiting(database)
+    run = await claim_one(database)
+    retry_at = NOW + 60 * SECOND
+    await record(database, make_ending(run, ExecutionStatus.RETRYING, next_attempt_at=retry_at))
+    for moment, numbers in ((retry_at - MICROSECOND, []), (retry_at, [2])):
+        claimed, unreadable = await database.write(
+            run_repository.claim_runs, found, make_claim(now=moment)
+        )
+        assert ([one.attempt.number for one in claimed], unreadable) == (numbers, [])
+
+
+async def test_a_clock_set_back_keeps_no_run_from_being_claimed(database: Database):
+    """What was ready before the step is claimed though its time is to come again."""
+    await add_job(database)
+    await add_rows(database, make_row(next_attempt_at=NOW + 60 * SECOND))
+    run = await claim_one(database, now=NOW)
+    assert run.attempt.started_at == NOW
+
+
 async def test_a_claim_commits_the_attempt_with_owner_fence_and_lease(database: Database):
     """Before anything is sent, the row says who may send, as which attempt, until when."""
     await add_job(database)

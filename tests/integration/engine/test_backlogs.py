@@ -7,12 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import structlog
 
 import app.main.stations as stations_module
 from app.db.unit_of_work import UnitOfWork, WriteConnection
 from app.domain.clock import to_us
-from app.domain.errors import UnavailableError
 from app.domain.execution import Attempt, Outcome, Reason
 from app.domain.ids import JobId
 from app.domain.job import HttpTarget
@@ -200,23 +198,3 @@ async def test_looking_behind_backlogs_takes_a_small_part_of_the_time(
         await eventually(three, every=0.01)
     first, second, third = sought.begun
     assert min(second - first, third - second) > 10 * 0.05
-
-
-async def test_a_look_behind_backlogs_that_fails_is_made_again(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-):
-    """A database that does not answer in time costs one look, not what is behind the backlog."""
-
-    async def fail_once() -> None:
-        if len(sought.begun) == 1:
-            raise UnavailableError("not in time")
-
-    sought = SoughtBehind(monkeypatch, before=fail_once)
-    runner = HeldRunner()
-    async with open_pipeline(home, runner=runner, start=False) as pipeline:
-        await create_all(pipeline)
-        await insert_crowd(pipeline, "calm")
-        with structlog.testing.capture_logs() as lines:
-            await pipeline.lifecycle.start_alone(None)
-            await ended(pipeline, "calm")
-    assert [line["why"] for line in lines if line["event"] == "survey.postponed"] == ["not in time"]
