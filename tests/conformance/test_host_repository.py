@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -136,8 +137,11 @@ async def test_the_same_run_takes_its_slot_again(postgres: Database):
     """A retry counts like a first attempt."""
     runs = await add_waiting(postgres, 2)
     [first], _ = await postgres.write(claim, runs[:1], owner=THERE)
-    await record(postgres, make_ending(first, ExecutionStatus.RETRYING, owner=THERE))
-    await postgres.write(claim, runs[:1], owner=THERE)
+    ending = make_ending(first, ExecutionStatus.RETRYING, owner=THERE)
+    await record(postgres, ending)
+    assert ending.next_attempt_at is not None
+    retries = [replace(runs[0], next_attempt_at=ending.next_attempt_at)]
+    assert len((await postgres.write(claim, retries, owner=THERE))[0]) == 1
     claimed, _ = await postgres.write(claim, runs[1:], limits=HostLimits(slots=1))
     assert claimed == []
 
@@ -279,7 +283,11 @@ async def test_a_claim_locks_a_bounded_number_of_hosts(postgres: Database):
     await postgres.write(execution_repository.insert_executions, rows, now_us=NOW_US)
     runs = [
         WaitingRun(
-            id=row.id, job_id=job.id, host=f"h-{number}:80", next_attempt_at=NOW, job_slots=None
+            id=row.id,
+            job_id=job.id,
+            host=f"h-{number}:80",
+            next_attempt_at=row.scheduled_for,
+            job_slots=None,
         )
         for number, row in enumerate(rows)
     ]

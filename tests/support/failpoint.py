@@ -55,7 +55,7 @@ STATIONS = {
     "cancel": r"^CancellationService\.",
     "pass": r"^Ledger\.",
     "claim": r"^Dispatcher\._claim_once\.",
-    "broken": r"^Dispatcher\._sweep\.",
+    "broken": r"^Intake\._end\.",
     "record": r"^(Recorder\.|record_endings)",
     "rescue": r"^Rescuer\.",
     "prune": r"^Pruner\._(batch|remove)\.",
