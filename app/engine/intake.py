@@ -31,15 +31,16 @@ from app.repositories.waiting_repository import Waiting, WaitingLimits
 
 log = structlog.get_logger(__name__)
 
-# With so many runs in memory there is no hurry to look for more: a few batches of claims.
+# With so many runs in memory there is no hurry to look for more: a few batches of claims. Nor is
+# there after a look that read so many.
 _PLENTY = 1000
 # Backlogs of few hosts may fill what one look behind others gives; then further ones are sought.
 _LOOKS_MAX = 3
-# Looking behind backlogs rests so many times as long as it takes, and at least for a moment; not
-# beyond a sweep, lest a suspended machine or a stalled database put it off for hours.
+# Looking behind backlogs rests so many times as long as it takes, and so long at least and at most.
 _REST_FOLD = 10
 _REST_MIN = timedelta(milliseconds=10)
-# Wait after a search that the database did not let end.
+_REST_MAX = timedelta(seconds=100)
+# The least rest after a search that the database did not let end.
 _RETRY_WAIT = timedelta(seconds=1)
 
 
@@ -98,6 +99,8 @@ class Intake:
         # Something waits, or may wait, that is not in memory.
         self._overflowed = False
         self._asked = self._misled = False
+        # How many rows the last look read.
+        self._rows = 0
         # Times in the database have changed: once for each time that what was read before is void.
         self._epoch = 0
         # When the next look is due, whatever happens, and when the last one was begun.
@@ -138,7 +141,7 @@ class Intake:
         """Tell whether the database is to be looked at now; not all the time."""
         if self._clock.monotonic() >= self._due_at:
             return True
-        plenty = len(self._ready) > _PLENTY
+        plenty = max(len(self._ready), self._rows) > _PLENTY
         pause = self._options.refill_every if plenty else self._options.look_every
         if self._asked and self._rested(pause):
             return True
@@ -170,11 +173,11 @@ class Intake:
             return
         self._due_at = self._looked_at + self._options.sweep_every.total_seconds()
         self._ready.forget(found.gone)
-        full = found.rows >= limits.rows
+        self._rows, full = found.rows, found.rows >= limits.rows
         self._overflowed |= full or found.most_of_a_job >= limits.per_job
         await self._take(found)
         self._crowds = found.crowds(limits)
-        if found.most_of_a_job > limits.per_job:
+        if full and found.most_of_a_job > limits.per_job:
             # Without what one job has beyond its part, its host may be none.
             self._crowds = set()
             self._hides.set()
@@ -182,26 +185,28 @@ class Intake:
             self._hides.set()
 
     async def survey(self) -> None:
-        """Seek, where a look found backlogs, what waits behind them, until cancelled."""
+        """Seek, where a look found backlogs, what waits behind them, until cancelled.
+
+        What fails is told by ``course`` or raised, and done again.
+        """
+        loop = asyncio.get_running_loop()
         while True:
             await self._hides.wait()
             self._hides.clear()
-            began = self._clock.monotonic()
+            began, done = loop.time(), False
             try:
                 await self._look_behind(set(self._crowds))
+                done = True
+                self.course.go_on()
             except UnavailableError as error:
-                self._hides.set()
                 self.course.fail(str(error))
                 log.warning("survey.postponed", why=str(error))
-                await asyncio.sleep(_RETRY_WAIT.total_seconds())
-            else:
-                self.course.go_on()
-            await asyncio.sleep(self._rest_after(self._clock.monotonic() - began))
-
-    def _rest_after(self, seconds: float) -> float:
-        """Tell for how long nothing is sought behind backlogs after that took so long."""
-        longest = self._options.sweep_every.total_seconds()
-        return min(max(seconds * _REST_FOLD, _REST_MIN.total_seconds()), longest)
+            finally:
+                if not done:
+                    self._hides.set()
+            least = _REST_MIN if done else _RETRY_WAIT
+            rest = max((loop.time() - began) * _REST_FOLD, least.total_seconds())
+            await asyncio.sleep(min(rest, _REST_MAX.total_seconds()))
 
     async def _look_behind(self, beside: set[str]) -> None:
         """Take in of each job what waits for others than these hosts, and than those it finds."""

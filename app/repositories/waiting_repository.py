@@ -95,10 +95,10 @@ class WaitingLimits:
 class Waiting:
     """What one reading found, soonest first."""
 
-    # Without those that its caller holds, and without more of a job than the limit.
+    # Without those that its caller holds as they are, and without more of a job than the limit.
     runs: list[WaitingRun] = field(default_factory=list)
     unreadable: list[UnreadableRun] = field(default_factory=list)
-    # Held by its caller, and do not wait any more.
+    # Held by its caller, and do not wait any more, or not for the same time: then in runs too.
     gone: set[ExecutionId] = field(default_factory=set)
     # All rows that were read: how many in all, of each job and of each host.
     rows: int = 0
@@ -134,7 +134,7 @@ def soonest_runs(
             _add(waiting, row, limits, known=held)
         seen.update(row[0] for row in rows)
         last_us = rows[-1][4]
-    waiting.gone = _gone(
+    waiting.gone |= _gone(
         waiting, limits, last_us, [run for run in held.values() if run.id not in seen]
     )
     return waiting
@@ -186,7 +186,12 @@ def _add(
     waiting.rows += 1
     waiting.by_host[host] += 1
     waiting.by_job[job_id] += 1
-    if execution_id in known or waiting.by_job[job_id] > limits.per_job:
+    held = known.get(execution_id)
+    if held is not None:
+        if to_us(held.next_attempt_at) == next_attempt_us:
+            return
+        waiting.gone.add(execution_id)
+    if waiting.by_job[job_id] > limits.per_job:
         return
     try:
         slots = job_slots(load_policy(policy))

@@ -229,6 +229,22 @@ async def test_what_is_held_is_not_told_again(database: Database):
     assert (found.rows, found.most_of_a_job) == (2, 2)
 
 
+async def test_what_waits_for_another_time_is_told_anew(database: Database):
+    """A run whose time was changed elsewhere, to later or to earlier, replaces what is held."""
+    await add_job(database)
+    await add_in_order(database, *(make_row(number) for number in range(3)))
+    held = await list_waiting(database)
+    put_off, same, forward = held
+    told = [
+        replace(put_off, next_attempt_at=put_off.next_attempt_at - SECOND),
+        same,
+        replace(forward, next_attempt_at=forward.next_attempt_at + SECOND),
+    ]
+    found = await soonest(database, held=told)
+    assert found.runs == [put_off, forward]
+    assert found.gone == {put_off.id, forward.id}
+
+
 async def test_what_a_full_answer_does_not_reach_is_not_gone(database: Database):
     """Of what is held only that is gone which an answer would have had to tell."""
     await add_job(database)

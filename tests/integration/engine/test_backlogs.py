@@ -186,7 +186,7 @@ async def test_looking_behind_backlogs_takes_a_small_part_of_the_time(
 ):
     """After a look that took a while there is none for ten times as long, whatever is asked."""
     sought = SoughtBehind(monkeypatch, before=lambda: asyncio.sleep(0.05))
-    async with open_pipeline(home, runner=HeldRunner(), start=False) as pipeline:
+    async with open_pipeline(home, runner=HeldRunner(), grace=SECOND / 10, start=False) as pipeline:
         await create_all(pipeline)
         await insert_crowd(pipeline)
         await pipeline.lifecycle.start_alone(None)

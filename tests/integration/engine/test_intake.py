@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import structlog
 
 import app.engine.intake as intake_module
 import app.main.stations as stations_module
@@ -150,7 +149,7 @@ async def cancel(pipeline: Pipeline, *rows: NewExecution) -> None:
 async def test_an_answer_of_before_brings_no_retry_forward(home: Home, answers: Answers):
     """A run that was read as waiting, and failed before the answer arrived, keeps to its wait."""
     runner = HeldJobs("first", *CROWD, calm=REFUSED)
-    async with open_pipeline(home, runner=runner, start=False) as pipeline:
+    async with open_pipeline(home, grace=SECOND / 10, runner=runner, start=False) as pipeline:
         await create_crowd(pipeline)
         delivery = calling("calm.test", retry=RetryPolicy(max_retries=3, first_wait=HOUR))
         await create(pipeline, "first", EVERY_HOUR, delivery=delivery)
@@ -179,7 +178,9 @@ async def test_a_small_job_of_a_flooded_host_is_found(home: Home, options: Calla
     options(host_concurrency=10)
     flooded = [f"flooded-{number}" for number in range(3)]
     policy = make_policy(overlap=OverlapPolicy.QUEUE_ALL, max_instances=1)
-    async with open_pipeline(home, runner=HeldJobs(*flooded), start=False) as pipeline:
+    async with open_pipeline(
+        home, grace=SECOND / 10, runner=HeldJobs(*flooded), start=False
+    ) as pipeline:
         for job_id in flooded:
             await create(pipeline, job_id, EVERY_HOUR, delivery=calling("a.test"), policy=policy)
         await create(pipeline, "small", EVERY_HOUR, delivery=calling("a.test"))
@@ -196,7 +197,9 @@ async def test_a_clock_set_back_while_runs_are_read_leaves_no_old_time(
     """What was read before the times changed is void, and read anew at once."""
     options(sweep_every=20 * SECOND)
     step = 30 * SECOND
-    async with open_pipeline(home, runner=HeldJobs(*CROWD), start=False) as pipeline:
+    async with open_pipeline(
+        home, grace=SECOND / 10, runner=HeldJobs(*CROWD), start=False
+    ) as pipeline:
         await create_crowd(pipeline)
         await create(pipeline, "calm", EVERY_HOUR, delivery=calling("calm.test"))
         await pipeline.lifecycle.start_alone(None)
@@ -221,7 +224,7 @@ async def test_a_clock_set_back_while_it_looks_costs_no_run_its_place(
     """A retry that memory let go of for the clock's sake is read again, not at the next sweep."""
     options(sweep_every=20 * SECOND)
     runner = ScriptedRunner(REFUSED, OK)
-    async with open_pipeline(home, runner=runner) as pipeline:
+    async with open_pipeline(home, grace=SECOND / 10, runner=runner) as pipeline:
         dispatcher = pipeline.stations.dispatcher
         retry = RetryPolicy(max_retries=1, first_wait=1.5 * SECOND)
         await create(pipeline, "calm", EVERY_HOUR, delivery=calling("calm.test", retry=retry))
@@ -239,7 +242,7 @@ async def test_a_host_whose_backlog_is_over_is_sought_again(
 ):
     """While one host's backlog hides another's last run, that other is no crowd any more."""
     options(sweep_every=20 * SECOND)
-    async with open_pipeline(home, start=False) as pipeline:
+    async with open_pipeline(home, grace=SECOND / 10, start=False) as pipeline:
         await create_crowd(pipeline)
         await create(pipeline, "last", EVERY_HOUR, delivery=calling("last.test"))
         intake = pipeline.stations.dispatcher.intake
@@ -257,59 +260,108 @@ async def test_a_host_whose_backlog_is_over_is_sought_again(
         await eventually(lambda: hidden.id in pipeline.stations.dispatcher._ready.held)
 
 
-async def test_a_suspended_machine_puts_the_search_off_until_a_sweep_at_most(
+class Suspended(SystemClock):
+    """A monotonic clock that goes on while the machine sleeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.slept
+
+
+async def test_a_suspended_machine_puts_no_search_off(
     home: Home, monkeypatch: pytest.MonkeyPatch, answers: Answers
 ):
     """However long reading seems to have taken, what a backlog hides is sought again soon."""
-
-    class Suspended(SystemClock):
-        ahead = 0.0
-
-        def monotonic(self) -> float:
-            return super().monotonic() + self.ahead
-
     clock, rests = Suspended(), list[float]()
-    rest_after = intake_module.Intake._rest_after
 
-    def note(intake: intake_module.Intake, seconds: float) -> float:
-        rests.append(rest_after(intake, seconds))
-        return rests[-1]
+    class Sleeps:
+        """asyncio, for the module that rests."""
 
-    monkeypatch.setattr(intake_module.Intake, "_rest_after", note)
-    async with open_pipeline(home, runner=HeldJobs(*CROWD), clock=clock) as pipeline:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(asyncio, name)
+
+        async def sleep(self, seconds: float) -> None:
+            rests.append(seconds)
+            await asyncio.sleep(seconds)
+
+    monkeypatch.setattr(intake_module, "asyncio", Sleeps())
+    async with open_pipeline(
+        home, grace=SECOND / 10, runner=HeldJobs(*CROWD), clock=clock
+    ) as pipeline:
         await create_crowd(pipeline)
         await insert(pipeline, *crowd_rows())
         async with answers.held(pipeline, runs_of_each_job):
-            clock.ahead = 3600
+            clock.slept = 3600
         await eventually(lambda: rests)
-    assert rests[0] == 1
+    assert rests[0] < 60
 
 
+@pytest.mark.parametrize(
+    ("error", "why"), [(UnavailableError("not in time"), "not in time"), (KeyError(), "KeyError")]
+)
 async def test_a_search_that_fails_is_told_and_made_again(
-    home: Home, monkeypatch: pytest.MonkeyPatch, options: Callable[..., None]
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    options: Callable[..., None],
+    error: Exception,
+    why: str,
 ):
     """A database that does not answer in time costs one reading, not what is behind the backlog."""
     options(sweep_every=20 * SECOND)
-    real = UnitOfWork.read
-    broken = True
+    real, broken = UnitOfWork.read, True
 
     async def read(doors: UnitOfWork, unit: Any) -> Any:
         if broken and getattr(unit, "func", None) is runs_of_each_job:
-            raise UnavailableError("not in time")
+            raise error
         return await real(doors, unit)
 
     monkeypatch.setattr(UnitOfWork, "read", read)
-    async with open_pipeline(home, runner=HeldJobs(*CROWD), start=False) as pipeline:
+    async with open_pipeline(
+        home, grace=SECOND / 10, runner=HeldJobs(*CROWD), start=False
+    ) as pipeline:
         await create_crowd(pipeline)
         await create(pipeline, "calm", EVERY_HOUR, delivery=calling("calm.test"))
         await insert(pipeline, *crowd_rows(), make_row(0, "calm", next_attempt_at=now()))
-        with structlog.testing.capture_logs() as lines:
-            await pipeline.lifecycle.start_alone(None)
-            await eventually(pipeline.tasks.failing)
+        await pipeline.lifecycle.start_alone(None)
+        await eventually(pipeline.tasks.failing)
         (failing,) = pipeline.tasks.failing()
-        assert (failing.name, failing.why, failing.required) == ("survey", "not in time", False)
-        assert {"not in time"} == {
-            line["why"] for line in lines if line["event"] == "survey.postponed"
-        }
+        assert (failing.name, failing.why, failing.required) == ("survey", why, False)
         broken = False
+        began = now()
         await ended(pipeline, "calm")
+        assert now() - began < 5 * SECOND
+
+
+async def test_what_is_all_read_hides_nothing(home: Home):
+    """More of a job than its part, in an answer that told of all that waits, asks for no search."""
+    async with open_pipeline(home, grace=SECOND / 10, start=False) as pipeline:
+        await create_crowd(pipeline)
+        await insert(pipeline, *(make_row(number, CROWD[0]) for number in range(100, 105)))
+        intake = pipeline.stations.dispatcher.intake
+        await intake.look()
+        assert not intake._hides.is_set()
+        await insert(pipeline, *crowd_rows())
+        await intake.look()
+        assert intake._hides.is_set()
+
+
+async def test_a_look_that_read_much_is_not_repeated_in_a_hurry(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+):
+    """Of one job's backlog little is held; what each look reads of it is much all the same."""
+    monkeypatch.setattr(intake_module, "_PLENTY", 3)
+    clock = Suspended()
+    async with open_pipeline(home, grace=SECOND / 10, start=False, clock=clock) as pipeline:
+        await create_crowd(pipeline)
+        await insert(pipeline, *(make_row(number, CROWD[0]) for number in range(100, 105)))
+        intake = pipeline.stations.dispatcher.intake
+        await intake.look()
+        assert len(pipeline.stations.dispatcher._ready) == 2
+        intake.ask()
+        clock.slept += 0.2
+        assert not intake.is_due()
+        clock.slept += 0.4
+        assert intake.is_due()
