@@ -189,6 +189,7 @@ def claim_runs(
     now than ``waiting`` says (its attempt failed meanwhile, and this would be its retry), and an
     exclusive run of a job that has one running (the row of a lost attempt, until it is rescued).
     """
+    now_us = to_us(claim.now)
     free = slot_repository.free_slots(connection, waiting)
     rows = _claimable(connection, [run.id for run in waiting])
     claimed: list[ClaimedRun] = []
@@ -196,7 +197,7 @@ def claim_runs(
     exclusive_jobs: set[JobId] = set()
     for run in waiting:
         row = rows.get(run.id)
-        if row is None or _waits_longer(row, run, claim):
+        if row is None or _waits_longer(row, run, now_us):
             continue
         if free.get(run.job_id, 1) < 1 or (row.exclusive and run.job_id in exclusive_jobs):
             continue
@@ -219,7 +220,7 @@ def claim_runs(
             ],
             new_owner=claim.owner,
             new_fence=claim.fence,
-            now_us=to_us(claim.now),
+            now_us=now_us,
         )
         connection.execute(_CLAIM, values)
     return claimed, unreadable
@@ -281,12 +282,13 @@ def _claimable(
     return {row[0]: _Claimable(*row) for row in found}
 
 
-def _waits_longer(row: _Claimable, waiting: WaitingRun, claim: Claim) -> bool:
+def _waits_longer(row: _Claimable, waiting: WaitingRun, now_us: int) -> bool:
     """Tell whether a run's time has been put off, since it was found, to one that is to come.
 
     A time that is to come may be as old as the run itself: the clock was set back.
     """
-    return row.next_attempt_us > max(to_us(waiting.next_attempt_at), to_us(claim.now))
+    at_us = row.next_attempt_us
+    return at_us > now_us and at_us > to_us(waiting.next_attempt_at)
 
 
 def _claimed(waiting: WaitingRun, row: _Claimable, claim: Claim) -> ClaimedRun:
