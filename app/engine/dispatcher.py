@@ -28,9 +28,7 @@ from app.engine.ports import Leader
 from app.engine.ready_queue import ReadyQueue
 from app.engine.recorder import Recorder
 from app.engine.tasks import Tasks
-from app.repositories import (
-    doubt_repository,
-)
+from app.repositories import doubt_repository
 from app.repositories.host_repository import HostLimits
 from app.repositories.run_repository import Claim, Ending
 
@@ -133,7 +131,8 @@ class Dispatcher:
         self.course = Course()
         self._claim_lock = asyncio.Lock()
         self._news = asyncio.Event()
-        self._intake = Intake(
+        # What fills the memory; its ``survey`` is to run beside ``run``.
+        self.intake = Intake(
             unit_of_work=unit_of_work,
             clock=clock,
             options=options.intake,
@@ -141,11 +140,6 @@ class Dispatcher:
             ours=self._ours,
             on_found=self._news.set,
         )
-
-    @property
-    def intake(self) -> Intake:
-        """What fills the memory; ``intake.survey`` is to run beside ``run``."""
-        return self._intake
 
     @property
     def running_count(self) -> int:
@@ -165,7 +159,7 @@ class Dispatcher:
 
     def add(self, runs: Iterable[WaitingRun]) -> None:
         """Take in waiting runs; those too far ahead or too many are found later."""
-        self._intake.add(runs)
+        self.intake.add(runs)
         self._news.set()
 
     def settled(self, run: ClaimedRun, ending: Ending | None) -> None:
@@ -197,23 +191,23 @@ class Dispatcher:
 
     def look(self) -> None:
         """Look soon for what waits in the database: another process says that something does."""
-        self._intake.ask()
+        self.intake.ask()
         self._news.set()
 
     def read_again(self) -> None:
         """Read from the database what is not ready yet: its times have changed there."""
         self._ready.drop_later()
-        self._intake.read_again()
+        self.intake.read_again()
         self._news.set()
 
     async def run(self) -> None:
         """Claim and start runs, until cancelled; raises what the database raises on a look."""
-        self._intake.look_now()
+        self.intake.look_now()
         while True:
             self._news.clear()
-            if self._intake.is_due():
+            if self.intake.is_due():
                 await self._settle_doubts()
-                await self._intake.look()
+                await self.intake.look()
             async with self._claim_lock:
                 took_some = self._claiming and await self._claim_once()
             if took_some:
@@ -257,7 +251,7 @@ class Dispatcher:
 
         Never for long: the wall clock, by which retries come due, may step.
         """
-        seconds = min(self._intake.seconds_left(), _WAIT_MAX.total_seconds())
+        seconds = min(self.intake.seconds_left(), _WAIT_MAX.total_seconds())
         due = self._ready.next_time()
         if due is not None and self._claiming:
             seconds = min(seconds, (due - self._clock.now()).total_seconds())
@@ -291,7 +285,7 @@ class Dispatcher:
             )
         except UnavailableError as error:
             self._unclaim(batch)
-            self._intake.add(batch)
+            self.intake.add(batch)
             if isinstance(error, StorageUnansweredError):
                 self._doubtful.update(run.id for run in batch)
             self.course.fail(str(error))
@@ -300,11 +294,11 @@ class Dispatcher:
             return True
         except BaseException:
             self._unclaim(batch)
-            self._intake.leave_out()
+            self.intake.leave_out()
             raise
         self._go_on()
         if self._doubtful:
-            self._intake.leave_out()
+            self.intake.leave_out()
         self._doubtful.clear()
         tell_broken(claimed.broken)
         self._sort_out(batch, claimed)
@@ -335,9 +329,9 @@ class Dispatcher:
         gone = [run for run in batch if run.id not in known]
         if gone:
             # It was claimed elsewhere, or waits for a slot of its job that is taken there.
-            self._intake.leave_out()
+            self.intake.leave_out()
         if 2 * len(gone) > len(batch):
-            self._intake.mislead()
+            self.intake.mislead()
         self._unclaim(gone)
 
     def _claim(

@@ -143,7 +143,7 @@ class ClockedPipeline:
         """
         dispatcher = self.current.stations.dispatcher
         reading = self.current.unit_of_work._readers._inside
-        return dispatcher._news.is_set() or dispatcher._intake.seconds_left() <= 0 or bool(reading)
+        return dispatcher._news.is_set() or dispatcher.intake.seconds_left() <= 0 or bool(reading)
 
     def _is_left(self, running: Sequence[tuple[str, str, int]]) -> bool:
         """Tell whether something runs that the gate does not hold."""

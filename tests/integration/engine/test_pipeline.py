@@ -492,7 +492,7 @@ async def test_more_runs_than_fit_in_memory_are_swept_up(home: Home):
     """Runs that do not fit into the dispatcher's memory wait in the database and all run."""
     async with open_pipeline(home, start=False) as pipeline:
         pipeline.stations.dispatcher._ready._size_max = 3
-        intake = pipeline.stations.dispatcher._intake
+        intake = pipeline.stations.dispatcher.intake
         intake._options = replace(intake._options, ready_max=3)
         await create(pipeline, "job", EVERY_HOUR, policy=make_policy(overlap=OverlapPolicy.ALLOW))
         for _ in range(20):
