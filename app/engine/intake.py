@@ -174,10 +174,11 @@ class Intake:
         self._due_at = self._looked_at + self._options.sweep_every.total_seconds()
         self._ready.forget(found.gone)
         self._rows, full = found.rows, found.rows >= limits.rows
-        self._overflowed |= full or found.most_of_a_job >= limits.per_job
+        most = found.most_of_a_job
+        self._overflowed |= full or most >= limits.per_job
         await self._take(found)
         self._crowds = found.crowds(limits)
-        if full and found.most_of_a_job > limits.per_job:
+        if full and most > limits.per_job:
             # Without what one job has beyond its part, its host may be none.
             self._crowds = set()
             self._hides.set()
