@@ -23,16 +23,22 @@ from app.repositories.definition_codec import UnreadableDefinitionError, load_po
 from app.repositories.ledger_conditions import OF_ITS_REVISION, WAITING
 from app.repositories.unreadable_repository import UnreadableRun
 
-_MAY_START = sa.and_(WAITING, executions.c.next_attempt_us <= sa.bindparam("until_us"))
-_SOONEST = LongAnswer(
-    sa.select(
-        executions.c.id,
-        executions.c.job_id,
-        executions.c.exclusive,
+
+def _columns(waiting: Any) -> tuple[Any, ...]:
+    """Name what ``_add`` reads, of a table or subquery of executions and their revisions."""
+    return (
+        waiting.c.id,
+        waiting.c.job_id,
+        waiting.c.exclusive,
         job_revisions.c.host,
-        executions.c.next_attempt_us,
+        waiting.c.next_attempt_us,
         job_revisions.c.policy,
     )
+
+
+_MAY_START = sa.and_(WAITING, executions.c.next_attempt_us <= sa.bindparam("until_us"))
+_SOONEST = LongAnswer(
+    sa.select(*_columns(executions))
     .join_from(executions, job_revisions, OF_ITS_REVISION)
     .where(_MAY_START)
     .limit(sa.bindparam("row_limit")),
@@ -56,14 +62,7 @@ _ranked = (
     .subquery("ranked")
 )
 _OF_EACH_JOB = LongAnswer(
-    sa.select(
-        _ranked.c.id,
-        _ranked.c.job_id,
-        _ranked.c.exclusive,
-        job_revisions.c.host,
-        _ranked.c.next_attempt_us,
-        job_revisions.c.policy,
-    )
+    sa.select(*_columns(_ranked))
     .join_from(
         _ranked,
         job_revisions,
