@@ -155,7 +155,8 @@ class Intake:
     def seconds_left(self) -> float:
         """Tell for how long no look is due, if nothing happens; 0 or less: one is."""
         seconds = self._due_at - self._clock.monotonic()
-        return min(seconds, self._options.look_every.total_seconds()) if self._asked else seconds
+        soon = self._asked or self._misled
+        return min(seconds, self._options.look_every.total_seconds()) if soon else seconds
 
     async def look(self) -> None:
         """Take in what may start soonest, and let go of what does not wait any more.

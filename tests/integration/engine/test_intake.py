@@ -18,7 +18,7 @@ from app.domain.ids import JobId
 from app.domain.job import Delivery, HttpTarget
 from app.domain.policies import OverlapPolicy, RetryPolicy
 from app.engine.dispatcher import DispatcherOptions
-from app.engine.intake import IntakeOptions
+from app.engine.intake import Intake, IntakeOptions
 from app.repositories import execution_repository
 from app.repositories.waiting_repository import Waiting, runs_of_each_job, soonest_runs
 from tests.conformance.builders import make_row
@@ -365,3 +365,17 @@ async def test_a_look_that_read_much_is_not_repeated_in_a_hurry(
         assert not intake.is_due()
         clock.slept += 0.4
         assert intake.is_due()
+
+
+@pytest.mark.parametrize("tell", [Intake.ask, Intake.mislead])
+async def test_a_look_that_is_wanted_soon_is_waited_for_no_longer(
+    home: Home, options: Callable[..., None], tell: Callable[[Intake], None]
+):
+    """Whoever is told that the memory is behind waits a tenth of a second, not for the sweep."""
+    options(sweep_every=20 * SECOND)
+    async with open_pipeline(home, grace=SECOND / 10, start=False) as pipeline:
+        intake = pipeline.stations.dispatcher.intake
+        await intake.look()
+        assert intake.seconds_left() > 15
+        tell(intake)
+        assert intake.seconds_left() == 0.1
